@@ -1,0 +1,70 @@
+"""What the scheduler may ask for, in the imperative.
+
+Owns the messages out of the scheduler. The supervisor performs them after ``handle`` returned, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NamedTuple, TypeAlias
+
+from gpool.model import Lease, Task, Verdict, Worker
+
+
+class Start(NamedTuple):
+    """Start a process for this worker, with the settings of its kind. Answered by one ``WorkerExited``."""
+
+    worker: Worker
+
+
+class Dispatch(NamedTuple):
+    """Send this attempt to its worker."""
+
+    lease: Lease
+
+
+class Recall(NamedTuple):
+    """Take back what the worker has not begun, except lease number ``keep``. Answered at once by ``Recalled``."""
+
+    worker: Worker
+    keep: int
+
+
+class Stop(NamedTuple):
+    """Ask the worker to end."""
+
+    worker: Worker
+
+
+class Kill(NamedTuple):
+    """Make the worker end, its whole process tree with it."""
+
+    worker: Worker
+
+
+class Begin(NamedTuple):
+    """The task holds a slot for the first time."""
+
+    task: Task
+
+
+class Settle(NamedTuple):
+    """The task has ended for good."""
+
+    task: Task
+    verdict: Verdict
+
+
+class Break(NamedTuple):
+    """The group was given up."""
+
+    tag: Hashable
+    failures: int
+    reason: str
+
+
+class Close(NamedTuple):
+    """Nothing is left: no task and no worker."""
+
+
+Action: TypeAlias = Start | Dispatch | Recall | Stop | Kill | Begin | Settle | Break | Close

@@ -1,0 +1,155 @@
+"""A group as the scheduler keeps it: slots, settings, backlog, workers, virtual time.
+
+Owns which worker is where, as sets whose sizes are the counts: running is ``len(own) + len(bursting)``, burst
+is ``len(bursting)``. Nothing is counted here that could be read off a set, except the tallies of what ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from gpool.backlog import Backlog
+from gpool.limits import SMOOTHING
+from gpool.model import Group, GroupState, Verdict, Worker
+
+WorkerSet = dict[Worker, None]
+"""An ordered set."""
+
+
+class GroupRecord:
+    """One tag's group, or the general one (tag None), whose slots are nobody's reserve.
+
+    Attributes:
+        kind: the kind of worker its code runs in.
+        bound: workers that count towards ``slots``: starting, idle and running ones, not draining ones.
+        own: bound workers that run this tag.
+        bursting: workers bound to the general group that run this tag.
+        ahead: workers serving this tag that hold leases they may not have begun, longest-running head first.
+        roomy: workers serving this tag that could be sent more ahead.
+        vtime: slot-seconds of burst ÷ weight, up to ``charged``.
+        entry: its place among the contenders for general slots; None when it is not among them.
+        failures: workers that died young, in a row. crashes: workers that died in a task, in a row.
+    """
+
+    __slots__ = (
+        "ahead",
+        "ahead_floor",
+        "backlog",
+        "blocked_until",
+        "bound",
+        "bursting",
+        "charged",
+        "crashes",
+        "done",
+        "entry",
+        "failed",
+        "failures",
+        "general",
+        "idle",
+        "index",
+        "kind",
+        "lost",
+        "mean_seconds",
+        "own",
+        "retried",
+        "roomy",
+        "settings",
+        "slots",
+        "starting",
+        "state",
+        "tag",
+        "vtime",
+    )
+
+    def __init__(self, tag: Hashable, settings: Group, kind: int, index: int) -> None:
+        self.tag = tag
+        self.settings = settings
+        self.slots = 0
+        self.kind = kind
+        self.index = index
+        self.general = tag is None
+        self.state = GroupState.SOUND
+        self.backlog = Backlog()
+        self.bound: WorkerSet = {}
+        self.starting: WorkerSet = {}
+        self.idle: dict[int, WorkerSet] = {}  # by kind
+        self.own: WorkerSet = {}
+        self.bursting: WorkerSet = {}
+        self.ahead: WorkerSet = {}
+        self.ahead_floor = 0  # priority of what was last sent ahead
+        self.roomy: WorkerSet = {}
+        self.vtime = 0.0
+        self.charged = 0.0
+        self.entry: object = None
+        self.mean_seconds = 0.0
+        self.failures = 0
+        self.crashes = 0
+        self.blocked_until = 0.0
+        self.done = self.failed = self.lost = self.retried = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<group {self.tag!r} {self.state.value}: {len(self.bound)}/{self.slots} workers, "
+            f"{len(self.own)} own, {len(self.bursting)} burst, {self.backlog.size} queued>"
+        )
+
+    @property
+    def running(self) -> int:
+        """Slots held, those of draining workers not counted."""
+        return len(self.own) + len(self.bursting)
+
+    @property
+    def short(self) -> bool:
+        """True when the tag is below its reserve, so a task of it need not contend."""
+        return not self.general and len(self.own) + len(self.bursting) < self.slots
+
+    @property
+    def burst_room(self) -> bool:
+        """True when its own cap lets the tag hold one more general slot."""
+        cap = self.settings.burst
+        return cap is None or len(self.bursting) < cap
+
+    @property
+    def idle_count(self) -> int:
+        return sum(map(len, self.idle.values()))
+
+    def add_idle(self, worker: Worker) -> None:
+        self.idle.setdefault(worker.kind, {})[worker] = None
+
+    def drop_idle(self, worker: Worker) -> None:
+        same = self.idle[worker.kind]
+        del same[worker]
+        if not same:
+            del self.idle[worker.kind]
+
+    def idle_worker(self, kind: int) -> Worker | None:
+        """The idle worker of this kind that was busy last: its caches are the warmest."""
+        same = self.idle.get(kind)
+        return next(reversed(same)) if same else None
+
+    def idle_stranger(self, kind: int) -> Worker | None:
+        """An idle worker of any other kind."""
+        for other, workers in self.idle.items():
+            if other != kind:
+                return next(iter(workers))
+        return None
+
+    def charge(self, now: float) -> None:
+        """Bring the virtual time up to ``now``; to be called before ``bursting`` changes."""
+        self.vtime += len(self.bursting) * (now - self.charged) / self.settings.weight
+        self.charged = now
+
+    def learn(self, seconds: float) -> None:
+        """Take one measured run time into the moving average."""
+        seconds = max(seconds, 1e-6)
+        mean = self.mean_seconds
+        self.mean_seconds = seconds if mean == 0.0 else mean + SMOOTHING * (seconds - mean)
+
+    def tally(self, verdict: Verdict) -> None:
+        """Count a task that ended."""
+        if verdict is Verdict.RETURNED:
+            self.done += 1
+        elif verdict is Verdict.CRASHED or verdict is Verdict.OUT_OF_MEMORY:
+            self.lost += 1
+        elif verdict is not Verdict.CANCELLED:
+            self.failed += 1

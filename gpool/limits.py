@@ -1,0 +1,56 @@
+"""The numbers of the policy: back-off, retries, restarts, and how much is sent ahead.
+
+Owns rules of the form "given these counts, how long or how many"; pure functions and constants.
+"""
+
+from __future__ import annotations
+
+START_FAILURES = 5
+"""Workers of a group that may die in a row before they are ready; then the group is broken. Supervisor's
+``startretries`` (3) and Erlang's restart intensity are of this kind; 5 lets a slow disk have a bad moment."""
+
+CRASHES_AT_ONCE = 10
+"""Crashed workers in a row, with no task completed in between, that are replaced without delay."""
+
+CRASHES_TO_BREAK = 30
+"""Crashed workers in a row, with no task completed in between, after which the group is broken."""
+
+MAX_AHEAD = 64
+"""Leases a worker may hold beyond the one it runs."""
+
+AHEAD_SECONDS = 0.004
+"""Work, by measured run time, that may be sent ahead: a few scheduler ticks, so taking it back is rare."""
+
+STUCK_SECONDS = 0.010
+"""A task in front that runs this long has turned out long: what was sent behind it is taken back."""
+
+SMOOTHING = 0.2
+"""Weight of the newest run time in the moving average (as in TCP's round-trip estimate, RFC 6298, rounded)."""
+
+
+def restart_delay(failures: int) -> float:
+    """Seconds before the next try after ``failures`` workers in a row died young: 0, 0.1, 0.2, … at most 5."""
+    return 0.0 if failures < 2 else min(5.0, 0.1 * 2.0 ** (failures - 2))
+
+
+def crash_delay(crashes: int) -> float:
+    """Seconds before a worker that died in a task is replaced: none for the first few in a row, at most 1."""
+    excess = crashes - CRASHES_AT_ONCE
+    return 0.0 if excess <= 0 else min(1.0, 0.01 * 2.0 ** min(excess, 10))
+
+
+def retry_delay(task: int, attempt: int) -> float:
+    """Seconds before the attempt after ``attempt``: 0.05 doubling to 5, spread over its upper half.
+
+    The spread comes from the task's number (Knuth's multiplicative hash), so a history replays exactly.
+    """
+    span = min(5.0, 0.05 * 2.0 ** min(attempt - 1, 10))
+    spread = ((task * 31 + attempt) * 2654435761 % 2**32) / 2**32
+    return span * (0.5 + 0.5 * spread)
+
+
+def ahead(mean_seconds: float) -> int:
+    """How many tasks of this mean run time may be sent ahead to one worker. Unknown (0) means none."""
+    if mean_seconds <= 0.0:
+        return 0
+    return min(MAX_AHEAD, int(AHEAD_SECONDS / mean_seconds))

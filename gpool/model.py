@@ -1,0 +1,264 @@
+"""The nouns: tasks, workers, leases, groups, and the tables of their legal moves.
+
+Owns the states and what may follow what. A state changes in one place only, ``Scheduler._move``, which reads
+these tables. Does no IO, reads no clock, starts nothing.
+
+    task     QUEUED → LEASED → RUNNING → DONE, with WAITING between two attempts
+    worker   STARTING → IDLE ⇄ BUSY → DRAINING → STOPPING → KILLED → GONE; any → GONE when it dies
+    group    SOUND ⇄ BACKING_OFF → BROKEN
+    pool     OPEN → CLOSING → CLOSED
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from gpool.groups import GroupRecord
+
+
+class State(Enum):
+    """A state that knows its lawful successors; ``next`` is filled from the tables below."""
+
+    next: tuple[State, ...]
+
+
+class TaskState(State):
+    """Where a task is."""
+
+    QUEUED = "queued"
+    """In its group's backlog."""
+    LEASED = "leased"
+    """Sent ahead to a worker that still runs another task; it can be taken back."""
+    RUNNING = "running"
+    """Holds a slot: a worker has it in hand."""
+    WAITING = "waiting"
+    """Between two attempts."""
+    DONE = "done"
+    """Ended; its verdict says how."""
+
+
+class WorkerState(State):
+    """Where a worker is."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+    """Finishes its task, then retires; it is outside the target already."""
+    STOPPING = "stopping"
+    """Was asked to end."""
+    KILLED = "killed"
+    """Was made to end."""
+    GONE = "gone"
+
+
+class GroupState(State):
+    """How a group's workers fare."""
+
+    SOUND = "sound"
+    BACKING_OFF = "backing off"
+    """A replacement waits because workers died in a row."""
+    BROKEN = "broken"
+    """Its tasks fail until ``adjust`` gives it another chance."""
+
+
+class PoolState(State):
+    """How long the pool lives."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    """Takes no new task; ends when the last one has."""
+    CLOSED = "closed"
+
+
+Moves = Mapping[State, tuple[State, ...]]
+
+TASK_MOVES: Moves = {
+    TaskState.QUEUED: (TaskState.LEASED, TaskState.RUNNING, TaskState.DONE),
+    TaskState.LEASED: (TaskState.RUNNING, TaskState.QUEUED, TaskState.DONE),
+    TaskState.RUNNING: (TaskState.DONE, TaskState.WAITING, TaskState.QUEUED),
+    TaskState.WAITING: (TaskState.QUEUED, TaskState.DONE),
+    TaskState.DONE: (),
+}
+WORKER_MOVES: Moves = {
+    WorkerState.STARTING: (WorkerState.IDLE, WorkerState.STOPPING, WorkerState.KILLED, WorkerState.GONE),
+    WorkerState.IDLE: (WorkerState.BUSY, WorkerState.STOPPING, WorkerState.KILLED, WorkerState.GONE),
+    WorkerState.BUSY: (
+        WorkerState.IDLE,
+        WorkerState.DRAINING,
+        WorkerState.STOPPING,
+        WorkerState.KILLED,
+        WorkerState.GONE,
+    ),
+    WorkerState.DRAINING: (WorkerState.STOPPING, WorkerState.KILLED, WorkerState.GONE),
+    WorkerState.STOPPING: (WorkerState.KILLED, WorkerState.GONE),
+    WorkerState.KILLED: (WorkerState.GONE,),
+    WorkerState.GONE: (),
+}
+GROUP_MOVES: Moves = {
+    GroupState.SOUND: (GroupState.BACKING_OFF, GroupState.BROKEN),
+    GroupState.BACKING_OFF: (GroupState.SOUND, GroupState.BROKEN),
+    GroupState.BROKEN: (GroupState.SOUND,),
+}
+POOL_MOVES: Moves = {
+    PoolState.OPEN: (PoolState.CLOSING, PoolState.CLOSED),
+    PoolState.CLOSING: (PoolState.CLOSED,),
+    PoolState.CLOSED: (),
+}
+for _moves in (TASK_MOVES, WORKER_MOVES, GROUP_MOVES, POOL_MOVES):
+    for _state, _next in _moves.items():
+        _state.next = _next
+
+
+class Verdict(Enum):
+    """How an attempt, or a task, ended."""
+
+    RETURNED = "returned"
+    RAISED = "raised"
+    CANCELLED = "cancelled"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed out"
+    OUT_OF_MEMORY = "out of memory"
+    BROKEN = "group broken"
+    CLOSED = "pool closed"
+
+
+class Options(NamedTuple):
+    """What a task may ask for. Times are in seconds.
+
+    Attributes:
+        timeout: running time after which its worker is killed; None for no limit.
+        retries: further attempts after a crash or a timeout, or an exception named in ``retry_on``.
+        retry_on: exception types that ``retries`` counts too.
+        priority: higher goes first inside its tag.
+        name: what errors and ``stats()`` call it; the function's name by default.
+    """
+
+    timeout: float | None = None
+    retries: int = 0
+    retry_on: tuple[type[BaseException], ...] = ()
+    priority: int = 0
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """A tag's slots and its workers' settings.
+
+    What is left None is taken from the pool. A group that sets ``initializer``, ``env`` or ``nice`` is served
+    by workers of its own kind, in the general slots too.
+
+    Attributes:
+        slots: how many workers are reserved for the tag.
+        initializer: called with ``initargs`` in each new worker.
+        initargs: its arguments.
+        env: environment variables set in the worker before anything of the user's is imported.
+        nice: added to the worker's niceness.
+        memory_limit: bytes of RSS of a worker's process tree above which it is killed.
+        max_tasks_per_child: tasks after which a worker is replaced.
+        burst: how many general slots the tag may hold at a time; None for all.
+        weight: its share of the general slots under contention.
+    """
+
+    slots: int
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    env: Mapping[str, str] | None = None
+    nice: int | None = None
+    memory_limit: int | None = None
+    max_tasks_per_child: int | None = None
+    burst: int | None = None
+    weight: float = 1
+
+    def __post_init__(self) -> None:
+        check_slots(self.slots)
+        if self.initializer is not None and not callable(self.initializer):
+            raise TypeError(f"initializer must be callable, not {self.initializer!r}")
+        for name in ("memory_limit", "max_tasks_per_child"):
+            check_count(name, getattr(self, name), least=1)
+        check_count("burst", self.burst, least=0)
+        if not self.weight > 0:
+            raise ValueError(f"weight must be above 0, not {self.weight!r}")
+
+    @property
+    def own_kind(self) -> bool:
+        """True when a plain worker would not do for this group."""
+        return not (self.initializer is None and self.env is None and self.nice is None)
+
+
+def check_slots(slots: object) -> int:
+    """Return ``slots`` if it is a whole number from 0 up; TypeError or ValueError otherwise."""
+    if isinstance(slots, bool) or not isinstance(slots, int):
+        raise TypeError(f"slots must be a whole number, not {slots!r}")
+    if slots < 0:
+        raise ValueError(f"slots must be 0 or more, not {slots}")
+    return slots
+
+
+def check_count(name: str, value: object, *, least: int) -> None:
+    """Refuse what is neither None nor a whole number of at least ``least``."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number or None, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more, not {value}")
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One piece of work. The scheduler sees its options and never its payload.
+
+    ``announce`` asks for a ``Begin`` action when it first holds a slot (``put`` waits for that).
+    """
+
+    id: int
+    tag: Hashable
+    options: Options = Options()
+    announce: bool = False
+    state: TaskState = TaskState.QUEUED
+    attempt: int = 0
+    lease: Lease | None = None
+    verdict: Verdict | None = None
+    submitted: float = 0.0
+    started: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One attempt of one task on one worker. A message that quotes any other number is dropped."""
+
+    number: int
+    task: Task
+    attempt: int
+    worker: Worker
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One process, as the scheduler sees it.
+
+    Attributes:
+        kind: which settings it was started with; 0 is the pool's own.
+        group: the group it is bound to: a tag's, or the general one.
+        serving: the group whose task it runs.
+        leases: the running task's first, then what was sent ahead.
+        doom: why it was killed; None if nobody did.
+        head_since: when its first lease began.
+        tasks_done: attempts it ended.
+    """
+
+    id: int
+    kind: int
+    group: GroupRecord
+    state: WorkerState = WorkerState.STARTING
+    serving: GroupRecord | None = None
+    leases: deque[Lease] = field(default_factory=deque)
+    doom: Verdict | None = None
+    head_since: float = 0.0
+    tasks_done: int = 0

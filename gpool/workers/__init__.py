@@ -1,0 +1,1 @@
+"""The hosts: where workers run, and what runs in them."""
