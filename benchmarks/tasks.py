@@ -1,0 +1,36 @@
+"""What the workers run: at module level, for peers that pickle by name, and with next to no imports."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+def noop() -> None:
+    """Nothing: what is left is the pool."""
+
+
+def double(x: int) -> int:
+    """A tiny function for map."""
+    return x + x
+
+
+def stamp() -> float:
+    """When the task began. The monotonic clock is one for all processes of the machine."""
+    return time.monotonic()
+
+
+def spin(seconds: float) -> None:
+    """Keep one core busy."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def meet(started: str, gate: str) -> None:
+    """Write the moment and the pid to the FIFO ``started``, then hold the slot until ``gate`` is opened for writing."""
+    line = f"{time.monotonic()!r} {os.getpid()}\n".encode()
+    out = os.open(started, os.O_WRONLY)
+    os.write(out, line)
+    os.close(out)
+    os.close(os.open(gate, os.O_RDONLY))

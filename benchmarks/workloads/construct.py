@@ -1,0 +1,68 @@
+"""How long until a pool is of use: its import, its construction, its first result."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from benchmarks.measure import Metric, Rows, Workload
+from benchmarks.pools import CONTENDERS, SUBMITTERS, opened
+from benchmarks.tasks import noop
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def run(contender: str, quick: bool) -> Rows:
+    statement = CONTENDERS[contender].imports
+    module = CONTENDERS[contender].module
+    times = 3 if quick else 7
+    import_module("multiprocessing.forkserver")
+    exec(statement, {})  # what importing costs is measured below, in interpreters that have imported nothing yet
+    first, again = first_result(contender), first_result(contender)
+    whole = {"concurrent": "concurrent.futures"}.get(module, module)
+    return {
+        contender: {
+            "first ms": 1e3 * first,
+            "again ms": 1e3 * again,
+            "import ms": 1e3 * import_time(f"import {whole}", times),
+            "import class ms": 1e3 * import_time(statement, times),
+        }
+    }
+
+
+def first_result(contender: str) -> float:
+    began = perf_counter()
+    with opened(contender) as pool:
+        pool.result(pool.submit(noop))
+        return perf_counter() - began
+
+
+def import_time(statement: str, times: int) -> float:
+    """What the statement adds to the run of an interpreter, as the median of alternating runs with and without."""
+    interpreter(statement)  # writes the bytecode files
+    return median(interpreter(statement) - interpreter("pass") for _ in range(times))
+
+
+def interpreter(statement: str) -> float:
+    began = perf_counter()
+    subprocess.run([sys.executable, "-c", statement], check=True, cwd=ROOT)
+    return perf_counter() - began
+
+
+WORKLOAD = Workload(
+    name="construct",
+    about="construction → first result, forkserver (2 slots): first pool of the process, and again; import over a bare "
+    "interpreter, of the package and of the pool class",
+    contenders=SUBMITTERS,
+    metrics=(
+        Metric("first ms"),
+        Metric("again ms"),
+        Metric("import ms", 1, False),
+        Metric("import class ms", 1, False),
+    ),
+    run=run,
+)

@@ -1,0 +1,33 @@
+"""Many small tasks: submitted one by one, then waited for."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from benchmarks.measure import Mark, Metric, Rows, Workload
+from benchmarks.pools import SUBMITTERS, opened, warm_up
+from benchmarks.tasks import noop
+
+TASKS = 10_000
+
+
+def run(contender: str, quick: bool) -> Rows:
+    times = TASKS // 10 if quick else TASKS
+    with opened(contender) as pool:
+        warm_up(pool, noop, 200)
+        submit, result = pool.submit, pool.result
+        began = perf_counter()
+        handles = [submit(noop) for _ in range(times)]
+        for handle in handles:
+            result(handle)
+        return {contender: {"tasks/s": times / (perf_counter() - began)}}
+
+
+WORKLOAD = Workload(
+    name="submit",
+    about=f"{TASKS:,} no-op tasks submitted one by one, then waited for; 2 slots",
+    contenders=SUBMITTERS,
+    metrics=(Metric("tasks/s"),),
+    run=run,
+    marks=(Mark("tasks/s", over="PPE", least=4), Mark("tasks/s", over="Pool", least=1.2)),
+)
