@@ -1,12 +1,16 @@
-"""Who gets the next general slot: weighted fairness on slot-time.
+"""Who gets the next slot that comes free in the general group.
 
-Owns the order of the tags that wait for a general slot: lowest virtual time first, then lowest burst ÷ weight,
-then the oldest task. This is start-time fair queueing (Goyal, Vin and Cheng, 1996) with slot-seconds as
-the service: a tag that comes back from idleness starts at the present virtual time, so it banks no credit.
+Owns the order of the tags that wait. First those below their reserve, whose own workers are not up yet. Then
+weighted fairness on slot-time: lowest virtual time first, then lowest burst ÷ weight, then the oldest task. This is
+start-time fair queueing (Goyal, Vin and Cheng, 1996) with slot-seconds as the service: a tag that comes back from
+idleness starts at the present virtual time, so it banks no credit.
 
 A tag's virtual time is a straight line: it rises by burst ÷ weight per second. Lines of one slope never change
 places, so there is one heap per slope, ordered by where the line starts, and the best is the lowest of the few
-heaps' first lines. An entry is good as long as it is its group's ``entry``; the others are swept out by and by.
+heaps' first lines. An entry is good as long as it is its group's; the others are swept out by and by.
+
+Whoever changes a group's backlog, slots or running workers calls ``touch``. Its place is worked out afresh when
+somebody asks, not at each of the changes: most of them cancel out before that.
 """
 
 from __future__ import annotations
@@ -26,88 +30,128 @@ class _Entry(NamedTuple):
     group: GroupRecord
 
 
-class Contenders:
-    """The tags that wait for a general slot."""
+_new_entry = _Entry._make  # half the price of the constructor
 
-    __slots__ = ("_heaps", "_members", "_serial", "_size", "vnow")
+
+class Contenders:
+    """The tags that wait: they have queued tasks and may hold one more slot."""
+
+    __slots__ = ("_heaps", "_places", "_serial", "_short", "_size", "_touched", "vnow")
 
     def __init__(self) -> None:
-        self._heaps: dict[float, list[_Entry]] = {}  # by slope
-        self._members: dict[GroupRecord, None] = {}
-        self._serial = 0
+        self._places: dict[GroupRecord, _Entry | None] = {}  # None for those below their reserve
+        self._short: dict[int, dict[GroupRecord, None]] = {}  # those, by kind, first come first
+        self._heaps: dict[float, list[_Entry]] = {}  # the others, by slope
         self._size = 0  # entries in all heaps, the spent ones too
+        self._serial = 0
+        self._touched: dict[GroupRecord, None] = {}
         self.vnow = 0.0  # virtual time of the tag served last
 
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def __contains__(self, group: GroupRecord) -> bool:
-        return group in self._members
-
-    def others_than(self, group: GroupRecord) -> bool:
-        """True when another tag waits."""
-        count = len(self._members)
-        return count > 1 or (count == 1 and group not in self._members)
+    def touch(self, group: GroupRecord) -> None:
+        """What the group waits for may have changed."""
+        self._touched[group] = None
 
     def wake(self, group: GroupRecord, now: float) -> None:
         """A tag had nothing queued and has now: whatever it did not use meanwhile is forfeit."""
         group.charge(now)
         group.vtime = max(group.vtime, self.vnow)
+        self._touched[group] = None
 
-    def enter(self, group: GroupRecord, now: float) -> None:
-        """Add a tag, or renew its place after its burst changed."""
+    def waiting(self, now: float) -> dict[GroupRecord, _Entry | None]:
+        """All that wait. Not to be changed."""
+        if self._touched:
+            self._refresh(now)
+        return self._places
+
+    def others_than(self, group: GroupRecord, now: float) -> bool:
+        """True when another tag waits."""
+        places = self.waiting(now)
+        return len(places) > (group in places)
+
+    def best_short(self, kind: int, now: float) -> GroupRecord | None:
+        """The first tag of this kind that waits below its reserve."""
+        if self._touched:
+            self._refresh(now)
+        short = self._short.get(kind)
+        return next(iter(short)) if short else None
+
+    def best(self, kind: int, now: float, may_replace: Callable[[GroupRecord], bool]) -> GroupRecord | None:
+        """The tag to be served next, of this kind or one that ``may_replace`` admits; it stays where it is."""
+        if self._touched:
+            self._refresh(now)
+        passed_over: list[_Entry] = []
+        while (found := self._first(now)) is not None:
+            if found.group.kind == kind or may_replace(found.group):
+                self.vnow = max(self.vnow, found.start + found.slope * now)
+                break
+            passed_over.append(heapq.heappop(self._heaps[found.slope]))
+        for entry in passed_over:
+            heapq.heappush(self._heaps.setdefault(entry.slope, []), entry)
+        return None if found is None else found.group
+
+    def forget(self, group: GroupRecord) -> None:
+        """Take the group out, for instance because its kind is about to change; ``touch`` brings it back."""
+        if self._places.pop(group, group) is None:
+            self._drop_short(group)
+
+    def _refresh(self, now: float) -> None:
+        for group in self._touched:
+            if not group.backlog:
+                self.forget(group)
+            elif group.short:
+                if self._places.get(group, group) is not None:
+                    self._places[group] = None
+                    self._short.setdefault(group.kind, {})[group] = None
+            else:
+                self.forget(group)
+                if group.burst_room:
+                    self._enter(group, now)
+        self._touched.clear()
+
+    def _enter(self, group: GroupRecord, now: float) -> None:
         group.charge(now)
         slope = len(group.bursting) / group.settings.weight
         self._serial += 1
-        entry = _Entry(group.vtime - slope * now, group.backlog.peek().id, self._serial, slope, group)
-        group.entry = entry
-        self._members[group] = None
-        if self._size > 4 * len(self._members) + 64:
+        entry = _new_entry((group.vtime - slope * now, group.backlog.peek().id, self._serial, slope, group))
+        self._places[group] = entry
+        if self._size > 4 * len(self._places) + 64:
             self._sweep()
-        heapq.heappush(self._heaps.setdefault(slope, []), entry)
+        heap = self._heaps.get(slope)
+        if heap is None:
+            heap = self._heaps[slope] = []
+        heapq.heappush(heap, entry)
         self._size += 1
 
-    def leave(self, group: GroupRecord) -> None:
-        """A tag waits no more."""
-        if group.entry is not None:
-            group.entry = None
-            del self._members[group]
-
-    def best(self, now: float, may_use: Callable[[GroupRecord], bool]) -> GroupRecord | None:
-        """The tag to be served next among those that ``may_use`` admits; it stays a contender."""
-        if not self._members:
-            return None
-        passed_over: list[_Entry] = []
-        found = self._first(now)
-        while found is not None and not may_use(found.group):
-            passed_over.append(heapq.heappop(self._heaps[found.slope]))
-            found = self._first(now)
-        for entry in passed_over:
-            heapq.heappush(self._heaps[entry.slope], entry)
-        if found is None:
-            return None
-        self.vnow = max(self.vnow, found.start + found.slope * now)
-        return found.group
+    def _drop_short(self, group: GroupRecord) -> None:
+        same = self._short[group.kind]
+        del same[group]
+        if not same:
+            del self._short[group.kind]
 
     def _first(self, now: float) -> _Entry | None:
         best: _Entry | None = None
-        best_key: tuple[float, float, int] | None = None
+        best_at = 0.0
+        emptied = []
         for slope, heap in self._heaps.items():
-            while heap and heap[0].group.entry is not heap[0]:
+            while heap and self._places.get(heap[0].group) is not heap[0]:
                 heapq.heappop(heap)
                 self._size -= 1
-            if heap:
-                entry = heap[0]
-                key = (entry.start + slope * now, slope, entry.oldest)
-                if best_key is None or key < best_key:
-                    best, best_key = entry, key
+            if not heap:
+                emptied.append(slope)
+                continue
+            entry = heap[0]
+            at = entry.start + slope * now
+            if best is None or (at, slope, entry.oldest) < (best_at, best.slope, best.oldest):
+                best, best_at = entry, at
+        for slope in emptied:
+            del self._heaps[slope]
         return best
 
     def _sweep(self) -> None:
         heaps: dict[float, list[_Entry]] = {}
         for heap in self._heaps.values():
             for entry in heap:
-                if entry.group.entry is entry:
+                if self._places.get(entry.group) is entry:
                     heaps.setdefault(entry.slope, []).append(entry)
         for heap in heaps.values():
             heapq.heapify(heap)

@@ -6,7 +6,7 @@ is ``len(bursting)``. Nothing is counted here that could be read off a set, exce
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 
 from gpool.backlog import Backlog
 from gpool.limits import SMOOTHING
@@ -14,6 +14,47 @@ from gpool.model import Group, GroupState, Verdict, Worker
 
 WorkerSet = dict[Worker, None]
 """An ordered set."""
+
+
+class ByKind:
+    """An ordered set of workers that also answers by kind."""
+
+    __slots__ = ("_sets",)
+
+    def __init__(self) -> None:
+        self._sets: dict[int, WorkerSet] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sets.values()))
+
+    def __iter__(self) -> Iterator[Worker]:
+        return (worker for same in self._sets.values() for worker in same)
+
+    def __contains__(self, worker: Worker) -> bool:
+        return worker in self._sets.get(worker.kind, ())
+
+    def add(self, worker: Worker) -> None:
+        self._sets.setdefault(worker.kind, {})[worker] = None
+
+    def remove(self, worker: Worker) -> None:
+        same = self._sets[worker.kind]
+        del same[worker]
+        if not same:
+            del self._sets[worker.kind]
+
+    def count(self, kind: int) -> int:
+        return len(self._sets.get(kind, ()))
+
+    def newest(self, kind: int) -> Worker | None:
+        same = self._sets.get(kind)
+        return next(reversed(same)) if same else None
+
+    def stranger(self, kind: int) -> Worker | None:
+        """A worker of any other kind."""
+        for other, workers in self._sets.items():
+            if other != kind:
+                return next(iter(workers))
+        return None
 
 
 class GroupRecord:
@@ -27,8 +68,9 @@ class GroupRecord:
         ahead: workers serving this tag that hold leases they may not have begun, longest-running head first.
         roomy: workers serving this tag that could be sent more ahead.
         vtime: slot-seconds of burst ÷ weight, up to ``charged``.
-        entry: its place among the contenders for general slots; None when it is not among them.
-        failures: workers that died young, in a row. crashes: workers that died in a task, in a row.
+        failures: workers that died before they were ready, in a row.
+        crashes: workers that died in a task of this tag, in a row.
+        blocked_until: no worker of the group's is started before.
     """
 
     __slots__ = (
@@ -41,7 +83,6 @@ class GroupRecord:
         "charged",
         "crashes",
         "done",
-        "entry",
         "failed",
         "failures",
         "general",
@@ -71,8 +112,8 @@ class GroupRecord:
         self.state = GroupState.SOUND
         self.backlog = Backlog()
         self.bound: WorkerSet = {}
-        self.starting: WorkerSet = {}
-        self.idle: dict[int, WorkerSet] = {}  # by kind
+        self.starting = ByKind()
+        self.idle = ByKind()  # the one that was busy last is the newest: its caches are the warmest
         self.own: WorkerSet = {}
         self.bursting: WorkerSet = {}
         self.ahead: WorkerSet = {}
@@ -80,7 +121,6 @@ class GroupRecord:
         self.roomy: WorkerSet = {}
         self.vtime = 0.0
         self.charged = 0.0
-        self.entry: object = None
         self.mean_seconds = 0.0
         self.failures = 0
         self.crashes = 0
@@ -111,28 +151,7 @@ class GroupRecord:
 
     @property
     def idle_count(self) -> int:
-        return sum(map(len, self.idle.values()))
-
-    def add_idle(self, worker: Worker) -> None:
-        self.idle.setdefault(worker.kind, {})[worker] = None
-
-    def drop_idle(self, worker: Worker) -> None:
-        same = self.idle[worker.kind]
-        del same[worker]
-        if not same:
-            del self.idle[worker.kind]
-
-    def idle_worker(self, kind: int) -> Worker | None:
-        """The idle worker of this kind that was busy last: its caches are the warmest."""
-        same = self.idle.get(kind)
-        return next(reversed(same)) if same else None
-
-    def idle_stranger(self, kind: int) -> Worker | None:
-        """An idle worker of any other kind."""
-        for other, workers in self.idle.items():
-            if other != kind:
-                return next(iter(workers))
-        return None
+        return len(self.idle)
 
     def charge(self, now: float) -> None:
         """Bring the virtual time up to ``now``; to be called before ``bursting`` changes."""

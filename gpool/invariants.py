@@ -31,7 +31,7 @@ def _check_worker(worker: Worker) -> None:
     group, state = worker.group, worker.state
     assert state is not WorkerState.GONE
     assert (worker in group.starting) == (state is WorkerState.STARTING), worker
-    assert (worker in group.idle.get(worker.kind, ())) == (state is WorkerState.IDLE), worker
+    assert (worker in group.idle) == (state is WorkerState.IDLE), worker
     if state in (WorkerState.STARTING, WorkerState.IDLE, WorkerState.STOPPING):
         assert not worker.leases, "only a busy worker holds leases"
         assert worker.serving is None
@@ -93,18 +93,18 @@ def _check_ahead(group: GroupRecord) -> None:
 
 def _check_size(scheduler: Scheduler, group: GroupRecord) -> None:
     assert len(group.bound) <= group.slots, "never more workers than slots, but for draining ones"
-    held_back = group.state is not GroupState.SOUND or group.blocked_until > scheduler._now
+    held_back = group.state is not GroupState.SOUND or group.blocked_until > scheduler.now
     assert len(group.bound) == group.slots or held_back, "reconciled"
 
 
 def _check_no_waste(scheduler: Scheduler, group: GroupRecord) -> None:
     if not group.backlog:
         return
-    general = scheduler.general
+    general, places = scheduler.general, scheduler.contenders.waiting(scheduler.now)
     if group.short:
-        assert group.idle_worker(group.kind) is None, "below its reserve it gets its slot"
-        assert general.idle_worker(group.kind) is None, "the first ready worker takes the first task"
-        assert group in scheduler._short
+        assert group.idle.newest(group.kind) is None, "below its reserve it gets its slot"
+        assert general.idle.newest(group.kind) is None, "the first ready worker takes the first task"
+        assert places.get(group, group) is None, "it waits as one below its reserve"
     elif group.burst_room:
-        assert general.idle_worker(group.kind) is None, "no task waits while a slot that it may use is free"
-        assert group in scheduler._contenders
+        assert general.idle.newest(group.kind) is None, "no task waits while a slot that it may use is free"
+        assert places.get(group) is not None, "it waits for a general slot"

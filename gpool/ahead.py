@@ -1,0 +1,121 @@
+"""Sending tasks ahead to busy workers, and taking them back.
+
+Owns what may be sent behind a running task and who has a better claim to it. What was sent ahead is still queued in
+every respect: it is taken back as soon as a free slot, another tag, a higher priority, a cancellation, a resize or a
+task in front that turned out long demands it. A task with a timeout is never sent ahead, nor anything behind one: so
+a worker that is killed at a deadline cannot have begun another task meanwhile.
+
+A ``Recall`` is answered at once by ``Recalled``, which queues what came back and fills the group again.
+"""
+
+from __future__ import annotations
+
+from gpool import limits
+from gpool.actions import Dispatch, Recall
+from gpool.groups import GroupRecord
+from gpool.ledger import Ledger
+from gpool.model import TaskState, Worker, WorkerState
+
+
+def top_up(ledger: Ledger, group: GroupRecord) -> None:
+    """Send ahead to the group's workers that have room, each an equal part of the backlog."""
+    if not ledger.send_ahead:
+        return
+    while group.roomy and group.backlog and group.backlog.peek().options.timeout is None:
+        worker = next(iter(group.roomy))
+        share = -(-group.backlog.size // len(group.roomy))
+        del group.roomy[worker]  # what has no room now has it again when its head has ended
+        room = _room(ledger, worker, group)
+        if room > 0:
+            _send(ledger, worker, group, min(room, share))
+        if room > share:
+            group.roomy[worker] = None
+
+
+def has_room(worker: Worker, group: GroupRecord) -> bool:
+    """True when it is worth while to send the worker more."""
+    return len(worker.leases) * 2 <= limits.ahead(group.mean_seconds)
+
+
+def _room(ledger: Ledger, worker: Worker, group: GroupRecord) -> int:
+    """How many more tasks measured run times, and everybody else's claims, let a worker have ahead."""
+    room = limits.ahead(group.mean_seconds) + 1 - len(worker.leases)
+    if room <= 0 or worker.state is not WorkerState.BUSY or is_stuck(ledger, worker):
+        return 0
+    if worker.leases[0].task.options.timeout is not None:
+        return 0
+    if worker.group.general and ledger.contenders.others_than(group, ledger.now):
+        return 0
+    most = group.settings.max_tasks_per_child
+    return room if most is None else min(room, most - worker.tasks_done - len(worker.leases))
+
+
+def _send(ledger: Ledger, worker: Worker, group: GroupRecord, most: int) -> None:
+    """Send up to ``most`` queued tasks ahead; one with a timeout stays, for it must begin at once."""
+    backlog = group.backlog
+    while most > 0 and backlog and backlog.peek().options.timeout is None:
+        lease = ledger.lease(worker, group)
+        ledger.move(lease.task, TaskState.LEASED)
+        ledger.actions.append(Dispatch(lease))
+        group.ahead_floor = lease.task.options.priority
+        most -= 1
+    ledger.mark_ahead(worker, group)
+    if not backlog:
+        ledger.contenders.touch(group)
+
+
+def head_ended(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:
+    """The worker has gone on to its next lease: its head is the youngest now."""
+    if worker in group.ahead:
+        ledger.unmark_ahead(worker, group)
+        if len(worker.leases) > 1:
+            ledger.mark_ahead(worker, group)
+
+
+def is_stuck(ledger: Ledger, worker: Worker) -> bool:
+    """True when the task in front has turned out long."""
+    return ledger.now - worker.head_since > limits.STUCK_SECONDS
+
+
+def recall(ledger: Ledger, *workers: Worker) -> None:
+    """Take back what these workers have not begun."""
+    for worker in workers:
+        if worker.serving is not None:
+            ledger.unmark_ahead(worker, worker.serving)
+        ledger.actions.append(Recall(worker, worker.leases[0].number))
+
+
+def recall_stuck(ledger: Ledger, group: GroupRecord) -> bool:
+    """Take back what stands behind a task that turned out long; True if there was any."""
+    stuck = []
+    for worker in group.ahead:  # longest-running head first
+        if not is_stuck(ledger, worker):
+            break
+        stuck.append(worker)
+    recall(ledger, *stuck)
+    return bool(stuck)
+
+
+def recall_lower(ledger: Ledger, group: GroupRecord, priority: int) -> None:
+    """A queued task of this priority goes before what was sent ahead with a lower one."""
+    if group.ahead and priority > group.ahead_floor:
+        recall(ledger, *group.ahead)
+
+
+def recall_from_others(ledger: Ledger, group: GroupRecord) -> bool:
+    """The group waits: take back what other tags sent ahead into general slots; True if there was any.
+
+    Those tags wait too in a moment, so nothing of this group's may take the place of what comes back.
+    """
+    theirs = [worker for worker in ledger.ahead_in_general if worker.serving is not group]
+    recall(ledger, *theirs)
+    return bool(theirs)
+
+
+def recall_for_idle(ledger: Ledger, worker: Worker) -> None:
+    """A slot is free and nothing queued may use it: take back something that may."""
+    home = worker.group
+    for group in (home,) if not home.general else ledger.ahead_groups:
+        if group.ahead and group.kind == worker.kind and (group is home or group.short or group.burst_room):
+            recall(ledger, next(iter(group.ahead)))
+            return

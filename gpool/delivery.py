@@ -1,0 +1,86 @@
+"""Where the user's handlers run.
+
+Owns the threads that call user code: one for futures' done-callbacks, one for the pool's ``callback`` and
+``on_error`` and for what is kept for iteration. The supervisor only appends here, so a handler may block, raise
+or call any method of the pool without holding up anything but those behind it in its own line.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger("gpool")
+
+_NO_PROGRESS_SECONDS = 1.0
+"""A handler that runs this long while the pool ends is left alone: it ends when its code returns."""
+
+
+class Courier:
+    """A thread that makes calls, one after the other."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._condition = threading.Condition()
+        self._ending = False
+        self._done = 0  # calls made, those under way not counted
+        self._asked = 0
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        """Calls not finished."""
+        return self._asked - self._done
+
+    @property
+    def is_current(self) -> bool:
+        """True in the courier's own thread, that is, in a handler."""
+        return threading.current_thread() is self._thread
+
+    def call(self, fn: Callable[..., object], *args: Any) -> None:
+        """Have ``fn(*args)`` called after whatever was asked before."""
+        with self._condition:
+            self._asked += 1
+            self._calls.append((fn, args))
+            self._condition.notify_all()
+
+    def wait_idle(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left to call; in a handler, that is at once."""
+        if self.is_current:
+            return True
+        with self._condition:
+            return self._condition.wait_for(lambda: len(self) == 0, timeout)
+
+    def end(self, *, drop: bool = False) -> None:
+        """End after the calls asked for so far, or after the present one. Waits, but not for a call that hangs."""
+        with self._condition:
+            self._ending = True
+            if drop:
+                self._asked -= len(self._calls)
+                self._calls.clear()
+            self._condition.notify_all()
+        if self.is_current:
+            return
+        done = -1
+        while self._thread.is_alive() and done != self._done:
+            done = self._done
+            self._thread.join(_NO_PROGRESS_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._calls or self._ending)
+                if not self._calls:
+                    return
+                fn, args = self._calls.popleft()
+            try:
+                fn(*args)
+            except BaseException:
+                logger.exception("exception in a handler: %r", fn)
+            del fn, args
+            with self._condition:
+                self._done += 1
+                self._condition.notify_all()

@@ -1,0 +1,135 @@
+"""Feeding: drawing from an iterable as fast as slots free up.
+
+Owns the threads that call the user's ``next()``. A feed draws an item only while fewer of its tasks are
+unfinished than the tag has use for, so an endless iterable runs in flat memory. ``ingest`` hands out a ``Feed``;
+``map`` and ``map_unordered`` read from one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from gpool.futures import Future
+
+
+class Feed:
+    """Draws from an iterable in the background, one task an item.
+
+    Args:
+        items: what to draw from.
+        submit: turns an item into a task; given the feed's ``settled`` to be called when it ends.
+        depth: how many unfinished tasks are of use at the moment.
+        paused: whether drawing should wait although there is room; ``nudge`` is called when that changes.
+        ended: called once, in the feed's thread, with what ``next`` raised, if anything.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Any],
+        submit: Callable[[Any], Future[Any] | None],
+        *,
+        depth: Callable[[], int],
+        paused: Callable[[], bool],
+        ended: Callable[[Feed, BaseException | None], None],
+        name: str,
+    ) -> None:
+        self._items = iter(items)
+        self._submit = submit
+        self._depth = depth
+        self._paused = paused
+        self._ended = ended
+        self._drawn = 0  # written by the feed's thread alone
+        self._refused = 0  # items no task could be made of; written by the feed's thread alone
+        self._settled = 0  # written under the supervisor's turn alone
+        self._cancelled = threading.Event()
+        self._over = threading.Event()  # draws no more
+        self._room = threading.Event()
+        self._quiet = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<Feed: {self._drawn} drawn, {self._settled} ended, {'alive' if self.is_alive() else 'done'}>"
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """True while it may still draw."""
+        return not self._over.is_set()
+
+    def cancel(self) -> None:
+        """Draw no more; tasks drawn already go on."""
+        self._cancelled.set()
+        self._room.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until it draws no more and its tasks have ended; False if ``timeout`` seconds were not enough."""
+        with self._quiet:
+            return self._quiet.wait_for(lambda: self._over.is_set() and self.unfinished == 0, timeout)
+
+    @property
+    def unfinished(self) -> int:
+        """Items drawn whose tasks have not ended."""
+        return self._drawn - self._settled - self._refused
+
+    def settled(self) -> None:
+        """One of its tasks has ended. Called under the supervisor's turn."""
+        self._settled += 1
+        if not self._room.is_set():
+            # Woken when half is free: fewer wakes, and what is drawn then travels together.
+            left = self.unfinished
+            if left * 2 <= self._depth() or left == 0:
+                self._room.set()
+        if self.unfinished == 0 and self._over.is_set():
+            self._tell_joiners()
+
+    def nudge(self) -> None:
+        """What ``paused`` says may have changed."""
+        self._room.set()
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            while self._await_room():
+                try:
+                    item = next(self._items)
+                except StopIteration:
+                    break
+                if self._cancelled.is_set():
+                    break
+                self._drawn += 1
+                if self._submit(item) is None:
+                    self._refused += 1
+                del item
+        except BaseException as problem:
+            error = problem
+        finally:
+            _close(self._items)
+            del self._items
+            self._over.set()
+            self._ended(self, error)
+            self._tell_joiners()
+
+    def _await_room(self) -> bool:
+        """True when an item may be drawn; False when none is to be any more."""
+        while not self._cancelled.is_set():
+            if self.unfinished < self._depth() and not self._paused():
+                return True
+            self._room.clear()
+            if self._cancelled.is_set() or (self.unfinished < self._depth() and not self._paused()):
+                continue
+            self._room.wait()
+        return False
+
+    def _tell_joiners(self) -> None:
+        with self._quiet:
+            self._quiet.notify_all()
+
+
+def _close(items: Iterator[Any]) -> None:
+    """Let a generator run its ``finally`` in the thread that drew from it."""
+    close = getattr(items, "close", None)
+    if callable(close):
+        close()

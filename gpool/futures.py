@@ -1,0 +1,157 @@
+"""Futures: ``concurrent.futures.Future`` made cheap, and settled by the pool.
+
+Owns what a waiter sees. A stock future carries a condition with its own lock, 1.6 KB; here all futures share one
+re-entrant lock and make their condition, and their lists of waiters and callbacks, when somebody asks for them.
+So ``wait``, ``as_completed`` and ``asyncio.wrap_future`` work as they do on stock futures.
+
+Guarantees. A future settles once. Waiters are woken before ``settle`` returns. Done-callbacks run on a thread
+that does nothing else, never on the one that settles and never under the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from concurrent.futures import Future as StockFuture
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gpool.model import Task, TaskState
+from gpool.outcome import Outcome
+
+if TYPE_CHECKING:
+    from gpool.supervisor import Supervisor
+    from gpool.workers.payload import Call
+
+T = TypeVar("T")
+
+_lock = threading.RLock()
+_LAZY: dict[str, Callable[[], Any]] = {
+    "_condition": lambda: threading.Condition(_lock),
+    "_waiters": list,
+    "_done_callbacks": list,
+}
+_OVER = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
+
+
+class Future(StockFuture[T]):
+    """The result of a task.
+
+    Besides the standard library's methods it has those of ``multiprocessing``'s ``AsyncResult``: ``get``,
+    ``ready`` and ``successful``; and ``cancel(kill=True)``.
+    """
+
+    _state: str
+
+    def __init__(self, task: Task, call: Call | None, owner: Supervisor) -> None:
+        # The stock constructor would make what is made on demand here.
+        self._state = PENDING
+        self._result = None
+        self._exception = None
+        self._task = task
+        self._call = call
+        self._owner: Supervisor | None = owner
+        self._follow_up: Callable[[Future[T], Outcome | None], None] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        make = _LAZY.get(name)
+        if make is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        with _lock:
+            return self.__dict__.setdefault(name, make())
+
+    def __repr__(self) -> str:
+        return f"<Future of {self._task.options.name!r} under {self._task.tag!r}: {self._word()}>"
+
+    def _word(self) -> str:
+        if self._state == PENDING:
+            return self._task.state.value
+        if self._state == FINISHED:
+            return "raised" if self._exception is not None else "returned"
+        return "cancelled"
+
+    def running(self) -> bool:
+        """True while the task holds a slot."""
+        return self._state == PENDING and self._task.state is TaskState.RUNNING
+
+    def cancel(self, kill: bool = False) -> bool:
+        """Give the task up if it has not begun; with ``kill``, a running one too, by killing its worker.
+
+        Returns False when it has ended, or has been dispatched and ``kill`` is not set.
+        """
+        owner = self._owner
+        if self._state == PENDING and owner is not None:
+            owner.cancel(self._task, kill)
+        return self.cancelled()
+
+    def get(self, timeout: float | None = None) -> T:
+        """``result`` by its ``AsyncResult`` name."""
+        return self.result(timeout)
+
+    def ready(self) -> bool:
+        """``done`` by its ``AsyncResult`` name."""
+        return self.done()
+
+    def successful(self) -> bool:
+        """True if the task returned. ValueError if it has not ended."""
+        if not self.done():
+            raise ValueError(f"{self!r} is not ready")
+        return self._state == FINISHED and self._exception is None
+
+    def add_done_callback(self, fn: Callable[[StockFuture[T]], object]) -> None:
+        """Call ``fn(future)`` when the task has ended; at once, in this thread, if it has ended already."""
+        with _lock:
+            if self._state not in _OVER:
+                self._done_callbacks.append(fn)
+                return
+        _call_back(fn, self)
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Only the pool settles a pool's future."""
+        raise RuntimeError(f"{self!r} is settled by its pool alone")
+
+    def set_result(self, result: T) -> None:
+        """Only the pool settles a pool's future."""
+        self.set_running_or_notify_cancel()
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Only the pool settles a pool's future."""
+        self.set_running_or_notify_cancel()
+
+    def settle(self, outcome: Outcome | None) -> list[Callable[..., object]]:
+        """The pool's word on it; None means cancelled. Returns the done-callbacks still to be run."""
+        with _lock:
+            if self._state != PENDING:
+                raise RuntimeError(f"{self!r} has been settled before")
+            if outcome is None:
+                self._state = CANCELLED_AND_NOTIFIED
+            else:
+                self._result, self._exception = outcome
+                self._state = FINISHED
+            self._call = self._owner = None
+            made = self.__dict__
+            for waiter in made.get("_waiters", ()):
+                if outcome is None:
+                    waiter.add_cancelled(self)
+                elif outcome.error is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            if "_condition" in made:
+                self._condition.notify_all()
+            callbacks: list[Callable[..., object]] = made.pop("_done_callbacks", [])
+        return callbacks
+
+
+def _call_back(fn: Callable[..., object], future: Future[Any]) -> None:
+    """Run one done-callback; what it raises is logged, as the standard library does."""
+    try:
+        fn(future)
+    except Exception:
+        from gpool.delivery import logger
+
+        logger.exception("exception calling callback for %r", future)
+
+
+__all__ = ["CancelledError", "Future"]

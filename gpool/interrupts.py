@@ -1,0 +1,57 @@
+"""Keeping asynchronous exceptions out of the machine.
+
+Owns ``shielded``. The thread that submits may take the supervisor's turn, and in the main thread a signal's
+Python handler, such as Ctrl-C's, may raise between any two bytecodes. For the few dozen microseconds of a turn
+the handlers are swapped for one that only takes a note; they run when the turn is over.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+_DEFERRED = tuple(
+    number
+    for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2"))
+    if number is not None
+)
+"""Signals whose handlers commonly raise."""
+
+_main = threading.main_thread()
+
+
+class shielded:  # noqa: N801 - reads as a statement
+    """``with shielded():`` no signal handler written in Python runs inside, in the main thread; none is lost."""
+
+    __slots__ = ("_held", "_noted")
+
+    def __init__(self) -> None:
+        self._held: list[tuple[int, Any]] | None = None
+        self._noted: list[tuple[int, FrameType | None]] = []
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not _main:
+            return
+        noted = self._noted
+
+        def note(number: int, frame: FrameType | None) -> None:
+            noted.append((number, frame))
+
+        self._held = held = []
+        for number in _DEFERRED:
+            handler = signal.getsignal(number)
+            if callable(handler) and not isinstance(handler, int):
+                held.append((number, handler))  # noted first: should it raise now, nothing has been swapped
+                signal.signal(number, note)
+
+    def __exit__(self, *_: object) -> None:
+        held = self._held
+        if not held:
+            return
+        for number, handler in reversed(held):
+            signal.signal(number, handler)
+        handlers = dict(held)
+        for number, frame in self._noted:
+            handlers[number](number, frame)

@@ -1,0 +1,142 @@
+"""Who gets a slot: queued tasks meet free workers.
+
+Owns the rule of admission. With r tasks of tag t running on workers that are not draining, and a reserve of g, a
+task of t is admitted iff r < g, or a general slot is free and t is below its burst cap. Burst is max(0, r - g), and
+bindings follow the count: whenever t holds a general worker while one of its own does not run, the two swap.
+
+Which worker may serve which tag is asked here only: one of the group's kind, bound to it or to the general group.
+"""
+
+from __future__ import annotations
+
+from gpool import ahead
+from gpool.actions import Dispatch
+from gpool.groups import GroupRecord
+from gpool.ledger import Ledger
+from gpool.model import GroupState, Worker, WorkerState
+
+
+def fill(ledger: Ledger, group: GroupRecord) -> None:
+    """Give the group's queued tasks every slot they may use, then send ahead what may be."""
+    while group.backlog:
+        if group.ahead and ahead.recall_stuck(ledger, group):
+            return  # those are older; ``Recalled`` fills again
+        worker = _free_worker(ledger, group)
+        if worker is None:
+            waits = group.short or group.burst_room
+            if not (waits and ahead.recall_from_others(ledger, group)):
+                ahead.top_up(ledger, group)
+            return
+        _assign(ledger, worker, group)
+
+
+def place(ledger: Ledger, worker: Worker) -> None:
+    """Give an idle worker that is in no set its next task, or make it wait in its group."""
+    group = worker.group
+    if group.bursting and not group.general:
+        # The reserve has a free slot while the tag holds a general one: the two swap bindings.
+        ledger.rebind(next(iter(group.bursting)), group)
+        ledger.rebind(worker, ledger.general)
+        group = ledger.general
+    heir = _heir(ledger, worker) if group.general else group
+    if heir is None or not heir.backlog:
+        group.idle.add(worker)
+        ahead.recall_for_idle(ledger, worker)
+    elif heir.kind != worker.kind:
+        group.idle.add(worker)
+        _replace(ledger, worker, heir)
+    elif heir.ahead and ahead.recall_stuck(ledger, heir):
+        group.idle.add(worker)  # those are older; ``Recalled`` fills
+    else:
+        if group.general and heir.short:
+            _bind_to_reserve(ledger, worker, heir)
+        _assign(ledger, worker, heir)
+        fill(ledger, heir)
+
+
+def settle_bindings(ledger: Ledger, group: GroupRecord) -> None:
+    """While a tag runs in the general group though its own has place, move that worker over."""
+    while group.bursting and not group.general and len(group.own) < group.slots:
+        running = next(iter(group.bursting))
+        if len(group.bound) < group.slots:
+            ledger.rebind(running, group)
+            ledger.untidy[ledger.general] = None
+            continue
+        other = _not_running(ledger, group)
+        ledger.rebind(running, group)
+        ledger.rebind(other, ledger.general)
+        if other.state is WorkerState.IDLE:
+            place(ledger, other)
+
+
+def _free_worker(ledger: Ledger, group: GroupRecord) -> Worker | None:
+    """An idle worker for the group's next task, bound as the count demands and out of its set."""
+    general = ledger.general
+    short = group.short
+    if short and (own := group.idle.newest(group.kind)) is not None:
+        group.idle.remove(own)
+        return own
+    if not (short or group.burst_room):
+        return None
+    worker = general.idle.newest(group.kind)
+    if worker is not None:
+        general.idle.remove(worker)
+        if short:
+            _bind_to_reserve(ledger, worker, group)
+    elif not short:
+        stranger = general.idle.stranger(group.kind)
+        if stranger is not None and _lacks_starting(ledger, group):
+            _replace(ledger, stranger, group)
+    return worker
+
+
+def _heir(ledger: Ledger, worker: Worker) -> GroupRecord | None:
+    """The tag that gets a free general worker."""
+
+    def may_replace(group: GroupRecord) -> bool:
+        return _lacks_starting(ledger, group)
+
+    contenders, now = ledger.contenders, ledger.now
+    return contenders.best_short(worker.kind, now) or contenders.best(worker.kind, now, may_replace)
+
+
+def _assign(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:
+    """Lease the group's next task to a worker that is idle and in no set."""
+    ledger.occupy(worker, group)
+    ledger.move(worker, WorkerState.BUSY)
+    lease = ledger.lease(worker, group)
+    ledger.begin(lease)
+    ledger.actions.append(Dispatch(lease))
+    group.roomy[worker] = None
+
+
+def _bind_to_reserve(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:
+    """A general worker takes the place of one of the group's that is not up yet; that one becomes general."""
+    ledger.rebind(worker, group)
+    if len(group.bound) > group.slots:
+        ledger.rebind(_not_running(ledger, group), ledger.general)
+    else:
+        ledger.untidy[ledger.general] = None
+
+
+def _not_running(ledger: Ledger, group: GroupRecord) -> Worker:
+    """A bound worker that runs no task of the group's; taken out of the idle set if it was there."""
+    for worker in group.starting:
+        return worker
+    for worker in group.idle:
+        group.idle.remove(worker)
+        return worker
+    raise AssertionError(f"{group!r} has no worker to give")
+
+
+def _lacks_starting(ledger: Ledger, group: GroupRecord) -> bool:
+    """True when fewer workers of the group's kind are on their way to a general slot than it has tasks."""
+    if group.state is GroupState.BROKEN or ledger.now < group.blocked_until:
+        return False
+    return ledger.general.starting.count(group.kind) < group.backlog.size
+
+
+def _replace(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:
+    """Put a worker of the group's kind into the slot of an idle general worker of another kind."""
+    ledger.retire(worker)
+    ledger.start(ledger.general, group.kind)

@@ -1,0 +1,125 @@
+"""Reading results: the iterators of ``map``, ``map_unordered`` and of the pool itself.
+
+Owns what has ended and was not read yet. Nothing here decides anything; a reader only tells the feed behind it
+that there is room again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+from gpool.feeds import Feed
+from gpool.futures import Future
+
+
+class MapResults(Iterator[Any]):
+    """The results of a ``map``: in the order of its input, or as they come.
+
+    ``close``, or dropping it half read, cancels what has not begun, as the standard library's ``map`` does; one
+    that was never read runs to its end all the same.
+    """
+
+    def __init__(self, *, ordered: bool, timeout: float | None, keep: object) -> None:
+        self._ordered = ordered
+        self._deadline = None if timeout is None else monotonic() + timeout
+        self._keep: object = keep  # the pool must not end while somebody may still read
+        self._futures: deque[Future[Any]] = deque()
+        self._error: BaseException | None = None
+        self._more = threading.Condition()
+        self._drawn = 0
+        self._read = 0
+        self._over = False
+        self.feed: Feed | None = None
+
+    def __iter__(self) -> MapResults:
+        return self
+
+    def __next__(self) -> Any:
+        future = self._next_future()
+        self._read += 1
+        try:
+            left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
+            value = future.result(left)
+        except BaseException:
+            self.close()
+            raise
+        if self.feed is not None:
+            self.feed.nudge()
+        return value
+
+    @property
+    def unread(self) -> int:
+        """Items drawn whose results were not read yet."""
+        return self._drawn - self._read
+
+    def put(self, future: Future[Any]) -> None:
+        """The next future in order, or the next that ended."""
+        with self._more:
+            self._futures.append(future)
+            self._more.notify()
+
+    def drew(self) -> None:
+        self._drawn += 1
+
+    def finish(self, error: BaseException | None) -> None:
+        """No item follows; ``error`` is what the input raised."""
+        with self._more:
+            self._over, self._error = True, error
+            self._more.notify_all()
+
+    def close(self) -> None:
+        """Draw no more and cancel what has not begun."""
+        if self.feed is not None:
+            self.feed.cancel()
+        with self._more:
+            futures, self._futures = self._futures, deque()
+            self._over = True
+            self._more.notify_all()
+        for future in futures:
+            future.cancel()
+
+    def __del__(self) -> None:
+        if self._read and self.feed is not None:
+            self.feed.cancel()
+            for future in self._futures:
+                future.cancel()
+
+    def _next_future(self) -> Future[Any]:
+        def ready() -> bool:
+            return bool(self._futures) or (self._over and (self._ordered or self._unsettled() == 0))
+
+        with self._more:
+            left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
+            if not self._more.wait_for(ready, left):
+                raise TimeoutError("the map did not yield its next result in time")
+            if self._futures:
+                return self._futures.popleft()
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+        raise StopIteration
+
+    def _unsettled(self) -> int:
+        return 0 if self.feed is None else self.feed.unfinished
+
+
+class Kept(Iterator[Any]):
+    """The results of ``put`` and ``ingest`` as they finish; ends when nothing is pending and no feed is alive."""
+
+    def __init__(self, take: Callable[[], Any], keep: object, gone: Callable[[], None]) -> None:
+        self._take = take
+        self._keep: object = keep
+        self._gone = gone
+
+    def __iter__(self) -> Kept:
+        return self
+
+    def __next__(self) -> Any:
+        return self._take()
+
+    def __del__(self) -> None:
+        self._gone()

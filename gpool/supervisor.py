@@ -1,0 +1,546 @@
+"""The supervisor: it owns the scheduler, the futures and the backend, and performs what the scheduler decides.
+
+Theory of operation. Whoever holds *the turn* (one lock) feeds events to the scheduler and performs the actions;
+nobody else touches the machine. The supervisor's thread waits in the backend without the turn and takes it when
+something has come. A thread that submits leaves its event in the inbox and takes the turn itself if it is free,
+which spares a small task the trip through another thread; if it is not free, its holder sees the inbox before it
+lets go, or right after.
+
+Guarantees:
+
+- The inbox is appended to without a lock, so a finalizer or a signal handler may submit.
+- An asynchronous exception in the main thread is held back while that thread has the turn.
+- No user code runs under the turn: results are unpickled before it is taken, handlers run on threads of their own.
+- An action that fails breaks the pool in the open: every future ends, with the failure as its cause.
+
+The mutable state is ``_futures`` (of tasks that have not ended), what the scheduler and the backend keep, and the
+facts of the report being handled, from which outcomes are made.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import signal
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from itertools import count
+from typing import Any, NamedTuple
+
+from gpool import snapshot
+from gpool.actions import Action, Begin, Break, Close, Dispatch, Kill, Recall, Settle, Start, Stop
+from gpool.delivery import Courier, logger
+from gpool.errors import (
+    GroupBroken,
+    MemoryLimitExceeded,
+    PayloadError,
+    PoolClosed,
+    PoolError,
+    TaskTimeout,
+    WorkerCrashed,
+)
+from gpool.events import (
+    CancelAsked,
+    CloseAsked,
+    Ended,
+    Event,
+    ExitBegan,
+    MemorySampled,
+    Recalled,
+    SubmitAsked,
+    Ticked,
+    WorkerExited,
+    WorkerReady,
+)
+from gpool.futures import Future
+from gpool.interrupts import shielded
+from gpool.model import Options, PoolState, Task, Verdict
+from gpool.outcome import Outcome, raised, returned
+from gpool.scheduler import Scheduler, Transition
+from gpool.workers import wire
+from gpool.workers.backend import Backend, Exited, Ready, Reply, Report, Settings
+from gpool.workers.payload import Buffer, Call, load_error
+
+Listener = Callable[[Transition], object]
+
+_alive: weakref.WeakSet[Supervisor] = weakref.WeakSet()
+
+
+class _Arrived(NamedTuple):
+    """A report, unpickled."""
+
+    report: Report
+    outcome: Outcome | None
+
+
+class Supervisor:
+    """See the module's docstring.
+
+    Args:
+        backend: where workers run.
+        clock: seconds, monotonic.
+        settings: for each kind of worker, what to start it with; kind 0 is the pool's own.
+        memory_interval: seconds between samples when a group has a memory limit; None for no sampling.
+        listeners: told every transition, outside the turn, in the thread that caused it.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        clock: Callable[[], float],
+        settings: Callable[[int], Settings],
+        memory_interval: float | None = None,
+        listeners: Iterable[Listener] = (),
+        name: str = "gpool",
+    ) -> None:
+        self.state = PoolState.OPEN  # what users may do; the scheduler's own follows when the feeds have ended
+        self.scheduler = Scheduler(send_ahead=backend.can_recall)
+        self.feeds: set[Any] = set()
+        self._listeners = tuple(listeners)
+        self.scheduler.listening = bool(self._listeners)
+        self._backend = backend
+        self._clock = clock
+        self._settings = settings
+        self._memory_interval = memory_interval
+        self._next_sample = clock() if memory_interval is not None else float("inf")
+        self._pid = os.getpid()
+        self._task_ids = count(1)
+        self._futures: dict[int, Future[Any]] = {}
+        self._broken: dict[Hashable, Break] = {}
+        self._inbox: deque[Event | Callable[[], None]] = deque()
+        self._turn = threading.Lock()
+        self._holder = 0
+        self._waiting_until = float("-inf")
+        self._arrived: _Arrived | None = None
+        self._transitions: deque[Transition] = deque()
+        self._failure: BaseException | None = None
+        self.changed = threading.Condition()  # notified when something that ``join`` waits for may have come true
+        self.closed = threading.Event()
+        self.notifier = Courier(f"{name}-notifier")
+        self.deliverer = Courier(f"{name}-delivery")
+        self._thread = threading.Thread(target=self._run, name=f"{name}-supervisor", daemon=True)
+
+    def begin(self) -> None:
+        """Start the supervisor's thread."""
+        _alive.add(self)
+        self._thread.start()
+
+    # -- asked by other threads -------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """PoolClosed unless tasks may be submitted here and now."""
+        if os.getpid() != self._pid:
+            raise PoolClosed("this pool belongs to the process that made it; make one here to run tasks")
+        if self.state is not PoolState.OPEN:
+            raise PoolClosed
+
+    def submit(
+        self,
+        tag: Hashable,
+        call: Call,
+        options: Options,
+        *,
+        announce: bool = False,
+        follow_up: Callable[[Future[Any], Outcome | None], None] | None = None,
+    ) -> Future[Any]:
+        """Queue a task. ``follow_up`` is called, under the turn, when it has settled."""
+        task = Task(next(self._task_ids), tag, options, announce)
+        future: Future[Any] = Future(task, call, self)
+        future._follow_up = follow_up
+        self._futures[task.id] = future
+        self.post(SubmitAsked(task))
+        return future
+
+    def cancel(self, task: Task, kill: bool) -> None:
+        """Cancel a task if the machine allows it; when this returns the future says whether it did."""
+        if os.getpid() != self._pid:
+            return
+        if self._holder == threading.get_ident():
+            self.post(CancelAsked(task.id, kill))  # from a finalizer that interrupted the turn
+        else:
+            self.ask(CancelAsked(task.id, kill))
+
+    def post(self, item: Event | Callable[[], None]) -> None:
+        """Leave something in the inbox, and deal with it now if the turn is free."""
+        self._inbox.append(item)
+        while self._inbox:
+            with shielded():
+                if not self._turn.acquire(blocking=False):
+                    return
+                try:
+                    self._work()
+                finally:
+                    self._release()
+            self._announce()
+
+    def leave(self, item: Event | Callable[[], None]) -> None:
+        """Leave something in the inbox for the supervisor's thread. Takes no lock."""
+        self._inbox.append(item)
+        self._backend.wake()
+
+    def ask(self, event: Event | None = None) -> None:
+        """Have an event handled before this returns, after all that was in the inbox."""
+        self.look(lambda: None if event is None else self._handle(event))
+
+    def look(self, do: Callable[[], Any]) -> Any:
+        """Call ``do()`` with the turn held and the inbox empty, and return what it returns."""
+        if self._holder == threading.get_ident():
+            raise RuntimeError("the pool was called from a finalizer that interrupted the pool itself")
+        with shielded():
+            self._turn.acquire()
+            try:
+                self._work()
+                answer = do()
+            finally:
+                self._release()
+        self._announce()
+        if self._inbox:
+            self._backend.wake()
+        return answer
+
+    def stats(self) -> snapshot.PoolStats:
+        """A snapshot, with fresh health samples."""
+        samples = {} if self.closed.is_set() else self._backend.sample()
+        taken: snapshot.PoolStats = self.look(
+            lambda: snapshot.take(
+                self.scheduler, {} if self.closed.is_set() else self._backend.pids(), samples, self._clock()
+            )
+        )
+        return taken
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def close(self, *, now: bool = False) -> None:
+        """Take no more tasks; end when feeds and tasks have, or ``now``."""
+        self.look(lambda: self._begin_close(now))
+
+    def abandon(self) -> None:
+        """Nobody refers to the pool any more. A finalizer calls this."""
+        if os.getpid() == self._pid:
+            self.leave(lambda: self._begin_close(False))
+
+    def _begin_close(self, now: bool) -> None:
+        if self.state is PoolState.OPEN:
+            self.state = PoolState.CLOSING
+        if now:
+            for feed in list(self.feeds):
+                feed.cancel()
+        if now or not self.feeds:
+            self._handle(CloseAsked(now))
+
+    def feed_ended(self, feed: Any) -> None:
+        """A feed draws no more."""
+        self.look(lambda: self._drop_feed(feed))
+        self.notify()
+
+    def _drop_feed(self, feed: Any) -> None:
+        self.feeds.discard(feed)
+        if not self.feeds and self.state is PoolState.CLOSING:
+            self._handle(CloseAsked())
+
+    def _exit(self) -> None:
+        """The interpreter exits: finish what can be finished, start nothing more."""
+        if os.getpid() != self._pid:
+            return
+        for feed in list(self.feeds):
+            feed.cancel()
+        self.look(lambda: self._begin_close(False))
+        self.ask(ExitBegan())
+        self.wait_closed(None)
+
+    def wait_closed(self, timeout: float | None, *, drop: bool = False) -> bool:
+        """Wait until no worker and, but for those in user code, no thread is left."""
+        if self._thread is threading.current_thread() or not self._thread.is_alive():
+            return self.closed.is_set()
+        if not self.closed.wait(timeout):
+            return False
+        self._thread.join(timeout)
+        self.deliverer.end(drop=drop)
+        self.notifier.end()
+        return True
+
+    def notify(self) -> None:
+        """Something that others wait for may have come true."""
+        with self.changed:
+            self.changed.notify_all()
+
+    # -- the thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self.closed.is_set():
+            self.step(None)
+        self._backend.close()
+
+    def step(self, timeout: float | None) -> None:
+        """Wait for the backend, at most so long and never past the next timer; handle what has come."""
+        due = self._due()
+        if due is not None:
+            left = max(0.0, due - self._clock())
+            timeout = left if timeout is None else min(left, timeout)
+        self._waiting_until = float("inf") if due is None else due
+        if self._inbox:
+            timeout = 0.0
+        self._backend.wait(timeout)
+        self._waiting_until = float("-inf")
+        with self._turn:
+            self._holder = threading.get_ident()
+            reports = self._backend.poll()
+            self._holder = 0
+        arrived = [self._open(report) for report in reports]
+        samples = self._sample()
+        with self._turn:
+            self._holder = threading.get_ident()
+            try:
+                for self._arrived in arrived:
+                    self._handle(self._event(self._arrived))
+                self._arrived = None
+                for event in samples:
+                    self._handle(event)
+                self._work()
+                self._handle(Ticked())
+            finally:
+                self._holder = 0
+        while self._inbox and not self.closed.is_set():
+            self.post(Ticked())
+        self._announce()
+
+    def _due(self) -> float | None:
+        timer = self.scheduler.next_timer
+        if self._next_sample == float("inf"):
+            return timer
+        return self._next_sample if timer is None else min(timer, self._next_sample)
+
+    def _sample(self) -> list[Event]:
+        """Health events, when they are due."""
+        if self._memory_interval is None or self._clock() < self._next_sample:
+            return []
+        self._next_sample = self._clock() + self._memory_interval
+        return [MemorySampled(worker, sample.rss) for worker, sample in self._backend.sample().items()]
+
+    # -- with the turn held ---------------------------------------------------------------------------------------
+
+    def _release(self) -> None:
+        timer = self.scheduler.next_timer
+        self._holder = 0
+        self._turn.release()
+        if (timer is not None and timer < self._waiting_until) or self.closed.is_set():
+            self._backend.wake()
+
+    def _work(self) -> None:
+        """Empty the inbox."""
+        self._holder = threading.get_ident()
+        inbox = self._inbox
+        while inbox:
+            item = inbox.popleft()
+            if callable(item):
+                item()
+            else:
+                self._handle(item)
+
+    def _handle(self, event: Event) -> None:
+        """Let the scheduler decide, and do what it says; what that leads to at once is handled first of all."""
+        queue: deque[Event] = deque((event,))
+        try:
+            while queue:
+                for action in self.scheduler.handle(queue.popleft(), self._clock()):
+                    follow = self._PERFORM[type(action)](self, action)
+                    if follow is not None:
+                        queue.append(follow)
+        except Exception as error:
+            self._fail(error)
+        if self._listeners and self.scheduler.transitions:
+            self._transitions += self.scheduler.transitions
+            self.scheduler.transitions = []
+
+    def _fail(self, error: BaseException) -> None:
+        """A bug, or a system out of resources: nothing hangs, everything says why."""
+        self._failure = error
+        self.state = PoolState.CLOSED
+        logger.critical("gpool failed and ends all tasks", exc_info=error)
+        for worker in self._backend.pids():
+            self._backend.kill(worker)
+        for future in list(self._futures.values()):
+            failure = PoolError(f"the pool failed: {error!r}; see the cause, and make a new one")
+            failure.__cause__ = error
+            self._finish(future, raised(failure))
+        self._shut()
+
+    def _shut(self) -> None:
+        self.state = PoolState.CLOSED
+        _alive.discard(self)
+        self.closed.set()
+
+    # Actions, one method each. What one returns is handled before anything else.
+
+    def _start(self, action: Start) -> Event | None:
+        worker = action.worker
+        try:
+            self._backend.start(worker.id, self._settings(worker.kind))
+        except OSError as error:
+            return WorkerExited(worker.id, None, str(error))
+        return None
+
+    def _dispatch(self, action: Dispatch) -> None:
+        lease = action.lease
+        call = self._futures[lease.task.id]._call
+        assert call is not None
+        self._backend.send(lease.worker.id, lease.number, call)
+
+    def _recall(self, action: Recall) -> Event:
+        return Recalled(action.worker.id, self._backend.recall(action.worker.id, action.keep))
+
+    def _stop(self, action: Stop) -> None:
+        self._backend.stop(action.worker.id)
+
+    def _kill(self, action: Kill) -> None:
+        self._backend.kill(action.worker.id)
+
+    def _begin_task(self, action: Begin) -> None:
+        future = self._futures[action.task.id]
+        if future._follow_up is not None:
+            future._follow_up(future, None)
+
+    def _settle(self, action: Settle) -> None:
+        future = self._futures.pop(action.task.id)
+        self._finish(future, self._outcome(action.task, action.verdict))
+
+    def _break(self, action: Break) -> None:
+        self._broken[action.tag] = action
+
+    def _close(self, action: Close) -> None:
+        self._shut()
+
+    _PERFORM: Mapping[type, Callable[..., Event | None]] = {
+        Start: _start,
+        Dispatch: _dispatch,
+        Recall: _recall,
+        Stop: _stop,
+        Kill: _kill,
+        Begin: _begin_task,
+        Settle: _settle,
+        Break: _break,
+        Close: _close,
+    }
+
+    def _finish(self, future: Future[Any], outcome: Outcome | None) -> None:
+        """Settle a future, wake whoever waits for it, pass its callbacks on."""
+        for callback in future.settle(outcome):
+            self.notifier.call(_done, callback, future)
+        follow_up, future._follow_up = future._follow_up, None
+        if follow_up is not None:
+            follow_up(future, outcome)
+        if not self.scheduler.tasks:
+            self.notify()
+
+    # -- reports in, events and outcomes out ------------------------------------------------------------------------
+
+    def _open(self, report: Report) -> _Arrived:
+        """Unpickle what a worker sent. User code may run here, so nothing is held."""
+        if type(report) is not Reply:
+            return _Arrived(report, None)
+        worker = self.scheduler.workers.get(report.worker)
+        lease = worker.leases[0] if worker is not None and worker.leases else None
+        if lease is None or lease.number != report.lease or lease.task.lease is not lease:
+            return _Arrived(report, None)  # nobody waits for it
+        return _Arrived(report, _unpickled(report.kind, report.body))
+
+    def _event(self, arrived: _Arrived) -> Event:
+        report, outcome = arrived
+        if isinstance(report, Ready):
+            return WorkerReady(report.worker)
+        if isinstance(report, Exited):
+            return WorkerExited(report.worker, report.begun, report.reason)
+        if outcome is None or outcome.error is None:
+            return Ended(report.worker, report.lease, Verdict.RETURNED, report.seconds)
+        retry = self._may_retry(report, outcome.error)
+        return Ended(report.worker, report.lease, Verdict.RAISED, report.seconds, retry)
+
+    def _may_retry(self, reply: Reply, error: BaseException) -> bool:
+        worker = self.scheduler.workers.get(reply.worker)
+        if worker is None or not worker.leases or reply.kind != wire.ERROR:
+            return False
+        return isinstance(error, worker.leases[0].task.options.retry_on)
+
+    def _outcome(self, task: Task, verdict: Verdict) -> Outcome | None:
+        """What a future is told; None when it was cancelled."""
+        if verdict is Verdict.RETURNED or verdict is Verdict.RAISED:
+            assert self._arrived is not None
+            assert self._arrived.outcome is not None
+            return self._arrived.outcome
+        if verdict is Verdict.CANCELLED:
+            return None
+        if verdict is Verdict.CLOSED:
+            return raised(PoolClosed("the pool ended before the task could get a worker"))
+        if verdict is Verdict.BROKEN:
+            broken = self._broken.get(task.tag) or self._broken[None]
+            return raised(GroupBroken(broken.tag, broken.failures, broken.reason))
+        return raised(self._casualty(task, verdict))
+
+    def _casualty(self, task: Task, verdict: Verdict) -> PoolError:
+        """The error of a task whose worker died."""
+        assert self._arrived is not None
+        report = self._arrived.report
+        assert isinstance(report, Exited)
+        name = task.options.name
+        facts = {"tag": task.tag, "task": name, "attempt": task.attempt, "started": True, "stack": None}
+        if verdict is Verdict.TIMED_OUT:
+            timeout = task.options.timeout
+            return TaskTimeout(f"{name} ran longer than its timeout of {timeout:g} s", timeout=timeout, **facts)
+        facts |= {"pid": report.pid, "exitcode": report.exitcode, "signal": _signal_name(report.exitcode)}
+        if verdict is Verdict.OUT_OF_MEMORY:
+            limit = self.scheduler.groups[task.tag].settings.memory_limit or 0
+            return MemoryLimitExceeded(
+                f"{name} used more than its memory limit of {limit:,} bytes", rss=0, limit=limit, **facts
+            )
+        how = facts["signal"] or f"exit code {report.exitcode}"
+        return WorkerCrashed(f"the worker died ({how}) while it ran {name}; only this task is lost", **facts)
+
+    def _announce(self) -> None:
+        """Tell the listeners, outside the turn."""
+        while self._transitions:
+            transition = self._transitions.popleft()
+            for listener in self._listeners:
+                try:
+                    listener(transition)
+                except Exception:
+                    logger.exception("exception in a listener: %r", listener)
+
+
+def _done(callback: Callable[..., object], future: Future[Any]) -> None:
+    callback(future)
+
+
+def _unpickled(kind: int, body: Buffer) -> Outcome:
+    """The outcome in a worker's frame; what its unpickling raises becomes the outcome."""
+    try:
+        if kind == wire.VALUE:
+            return returned(pickle.loads(body))
+        error = load_error(body)
+    except BaseException as problem:
+        failure = PayloadError("result", "unpickled")
+        failure.__cause__ = problem
+        return raised(failure)
+    if kind == wire.ERROR:
+        return raised(error)
+    failure = PayloadError("call", "unpickled") if kind == wire.UNREADABLE else PayloadError("result", "pickled")
+    failure.__cause__ = error
+    return raised(failure)
+
+
+def _signal_name(exitcode: int | None) -> str | None:
+    if exitcode is None or exitcode >= 0:
+        return None
+    try:
+        return signal.Signals(-exitcode).name
+    except ValueError:
+        return f"signal {-exitcode}"
+
+
+@atexit.register
+def _exit_all() -> None:
+    for supervisor in list(_alive):
+        supervisor._exit()

@@ -1,0 +1,116 @@
+"""The port between the supervisor and whatever runs the workers.
+
+Owns the protocol and the reports that come through it. A backend has no policy: it starts, feeds and ends what
+it is told to, and reports what it sees. The supervisor is its only caller, and all calls but ``wait``, ``wake``
+and ``sample`` come from whoever holds the supervisor's turn, one at a time.
+
+Promises of a backend:
+
+- Every ``start`` is in the end answered by exactly one ``Exited``, before it by at most one ``Ready``.
+- Every ``send`` is answered by at most one ``Reply``, in the order of sending, before that ``Exited``.
+- What a worker wrote before it died is reported before its ``Exited``.
+- ``Exited.begun`` is the one lease that was begun and not answered, if there was one.
+- ``recall`` returns leases that have not begun and never will.
+- No call blocks, ``wait`` excepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from gpool.workers.payload import Buffer, Call
+
+
+class Settings(NamedTuple):
+    """What a worker of one kind is started with."""
+
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    env: Mapping[str, str] | None = None
+    nice: int | None = None
+
+
+class Ready(NamedTuple):
+    """The worker is up and its initializer has run."""
+
+    worker: int
+    pid: int | None
+
+
+class Reply(NamedTuple):
+    """The worker answered a lease: a frame of kind VALUE, ERROR, UNREADABLE or UNSENDABLE."""
+
+    worker: int
+    lease: int
+    kind: int
+    seconds: float
+    body: Buffer
+
+
+class Exited(NamedTuple):
+    """The worker is gone, its descriptors are closed, its process is reaped; or it never started."""
+
+    worker: int
+    begun: int | None
+    pid: int | None
+    exitcode: int | None
+    reason: str
+
+
+Report: TypeAlias = Ready | Reply | Exited
+
+
+class Sample(NamedTuple):
+    """A worker's health at one moment. ``rss`` is in bytes, of the worker and its children together."""
+
+    rss: int
+    cpu_percent: float
+    status: str
+
+
+class Backend(Protocol):
+    """See the module's docstring."""
+
+    can_kill: bool
+    """Whether ``kill`` ends a worker that does not answer."""
+    can_recall: bool
+    """Whether ``recall`` works; if not, nothing is sent ahead."""
+    has_health: bool
+    """Whether ``sample`` has anything to say."""
+
+    def start(self, worker: int, settings: Settings) -> None:
+        """Begin to start a worker."""
+
+    def send(self, worker: int, lease: int, call: Call) -> None:
+        """Send a call."""
+
+    def recall(self, worker: int, keep: int) -> tuple[int, ...]:
+        """Take back all leases the worker has not begun, except ``keep``."""
+
+    def forget(self, shared: int) -> None:
+        """Let every worker drop a shared function."""
+
+    def stop(self, worker: int) -> None:
+        """Ask a worker to end when it has read this."""
+
+    def kill(self, worker: int) -> None:
+        """End a worker and its process tree now."""
+
+    def wait(self, timeout: float | None) -> None:
+        """Block until there may be something to report, ``wake`` was called, or ``timeout`` seconds passed."""
+
+    def poll(self) -> list[Report]:
+        """What has happened, in order."""
+
+    def wake(self) -> None:
+        """End a ``wait``, now or the next one. From any thread, also from a signal handler or a finalizer."""
+
+    def sample(self) -> Mapping[int, Sample]:
+        """The latest samples by worker."""
+
+    def pids(self) -> Mapping[int, int]:
+        """The process ids of the workers that have one."""
+
+    def close(self) -> None:
+        """Let go of everything; no worker is left when this is called."""

@@ -1,0 +1,112 @@
+"""Health by psutil: samples, and who descends from whom.
+
+Owns all use of psutil, which is imported when first needed. It samples and never judges: what a figure means is
+the scheduler's business.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from gpool.workers.backend import Sample
+
+if TYPE_CHECKING:
+    import psutil
+
+FRESH_SECONDS = 0.2
+"""A sample younger than this is given again."""
+
+
+@cache
+def _psutil() -> Any:
+    import psutil
+
+    return psutil
+
+
+class Sampler:
+    """Samples of a changing set of processes. CPU is measured from one sample to the next."""
+
+    def __init__(self) -> None:
+        self._processes: dict[int, psutil.Process] = {}
+        self._samples: dict[int, Sample] = {}
+        self._taken = -FRESH_SECONDS
+        self._lock = threading.Lock()
+
+    def sample(self, pids: Mapping[int, int]) -> Mapping[int, Sample]:
+        """One sample per worker whose process could be looked at."""
+        with self._lock:
+            if monotonic() - self._taken >= FRESH_SECONDS or not self._samples.keys() >= pids.keys():
+                trees = descendants(pids.values())
+                self._processes = {pid: self._process(pid) for pid in pids.values()}
+                taken = ((worker, self._one(pid, trees[pid])) for worker, pid in pids.items())
+                self._samples = {worker: sample for worker, sample in taken if sample is not None}
+                self._taken = monotonic()
+            return {worker: sample for worker, sample in self._samples.items() if worker in pids}
+
+    def _process(self, pid: int) -> Any:
+        known = self._processes.get(pid)
+        if known is not None:
+            return known
+        with suppress(_psutil().Error):
+            return _psutil().Process(pid)
+        return None
+
+    def _one(self, pid: int, tree: Iterable[int]) -> Sample | None:
+        process = self._processes[pid]
+        if process is None:
+            return None
+        try:
+            with process.oneshot():
+                rss, status, cpu = process.memory_info().rss, process.status(), process.cpu_percent()
+        except _psutil().Error:
+            return None
+        for child in tree:
+            with suppress(_psutil().Error):
+                rss += _psutil().Process(child).memory_info().rss
+        return Sample(rss, cpu, status)
+
+
+def descendants(pids: Iterable[int]) -> dict[int, list[int]]:
+    """The children of each process, their children, and so on, as one look at the process table shows them."""
+    children: dict[int, list[int]] = {}
+    wanted = {pid: list[int]() for pid in pids}
+    for process in _psutil().process_iter():
+        with suppress(_psutil().Error):
+            children.setdefault(process.ppid(), []).append(process.pid)
+    for pid, found in wanted.items():
+        generation = children.get(pid, [])
+        while generation:
+            found += generation
+            generation = [grandchild for child in generation for grandchild in children.get(child, ())]
+    return wanted
+
+
+def kill_trees(pids: Iterable[int]) -> None:
+    """Kill processes and all that descends from them, but for those that moved to a session of their own.
+
+    The processes lead groups, and most of what descends from them is in these; the look at the process table
+    finds those that left the group. The group is killed first, so nothing in it can fork meanwhile.
+    """
+    trees = descendants(pids)
+    for pid, tree in trees.items():
+        session = _session(pid)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        for each in (pid, *(child for child in tree if _session(child) == session)):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(each, signal.SIGKILL)
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None

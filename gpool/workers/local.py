@@ -1,0 +1,349 @@
+"""The local backend: workers are processes on this machine.
+
+Owns the descriptors of all workers and one selector over them: streams, exits, and a pipe to be woken by. Has no
+policy. Writing and reading never block: what a pipe does not take waits in the line's queue until it does.
+
+Threads. ``wait`` and ``poll`` belong to the supervisor's own thread; only it touches the selector. The other
+calls come from whoever holds the supervisor's turn. Processes are started on a thread of this backend's own,
+because starting one blocks; what it made is handed over through a deque.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import count
+from queue import SimpleQueue
+
+from gpool.workers import health, wire
+from gpool.workers.backend import Exited, Ready, Reply, Report, Sample, Settings
+from gpool.workers.main import TOKEN
+from gpool.workers.payload import Call
+from gpool.workers.process import Host, WorkerProcess, disown, own
+from gpool.workers.wire import FrameReader
+
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_STOP_NUMBERS = count(1 << 62)
+_READS_AT_A_TIME = 64
+"""Reads from one worker before the next one's turn."""
+_JOIN_UP_TO = 1 << 16
+"""Bodies up to this many bytes are copied into the frame's header, which saves a system call."""
+
+
+class _Line:
+    """What the backend keeps of one worker.
+
+    Attributes:
+        process: None until it has been started.
+        outgoing: bytes not yet written, each with its frame's lease number, or 0.
+        sent: leases not answered yet, in order.
+        shared: numbers of the shared functions the worker has.
+        killed: it is to die, or has.
+        unready: why its initializer failed, if it did.
+    """
+
+    __slots__ = ("killed", "outgoing", "process", "reader", "sent", "shared", "unready", "worker")
+
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
+        self.process: WorkerProcess | None = None
+        self.reader = FrameReader()
+        self.outgoing: deque[tuple[int, memoryview]] = deque()
+        self.sent: dict[int, None] = {}
+        self.shared: set[int] = set()
+        self.killed = False
+        self.unready = ""
+
+
+class LocalBackend:
+    """See the module's docstring.
+
+    Args:
+        method: a start method's name.
+        name: what the worker processes are called.
+    """
+
+    can_kill = True
+    can_recall = True
+    has_health = True
+
+    def __init__(self, method: str, name: str = "gpool") -> None:
+        self.method = method
+        self._name = name
+        self._host = Host(method)
+        self._lines: dict[int, _Line] = {}
+        self._selector = selectors.DefaultSelector()
+        woken, waker = os.pipe()
+        os.set_blocking(woken, False)
+        os.set_blocking(waker, False)
+        self._woken, self._waker = own(woken), own(waker)
+        self._selector.register(self._woken, _READ, None)
+        self._ready: list[tuple[selectors.SelectorKey, int]] = []
+        self._full: deque[_Line] = deque()  # lines whose pipe took less than it was offered
+        self._doomed: deque[_Line] = deque()  # lines to be killed
+        self._to_start: SimpleQueue[tuple[_Line, Settings] | None] = SimpleQueue()
+        self._started: deque[tuple[_Line, WorkerProcess | BaseException | None]] = deque()
+        self._sampler = health.Sampler()
+        self._starter = threading.Thread(target=self._start_all, name=f"{name}-starter", daemon=True)
+        self._starter.start()
+
+    def __repr__(self) -> str:
+        return f"<LocalBackend {self.method}, {len(self._lines)} workers>"
+
+    # -- asked for by the supervisor --------------------------------------------------------------------------
+
+    def start(self, worker: int, settings: Settings) -> None:
+        line = self._lines[worker] = _Line(worker)
+        self._to_start.put((line, settings))
+
+    def send(self, worker: int, lease: int, call: Call) -> None:
+        line = self._lines[worker]
+        shared = call.shared
+        if shared is not None and shared.number not in line.shared:
+            line.shared.add(shared.number)
+            self._frame(line, wire.SHARED, shared.number, (shared.body,))
+        line.sent[lease] = None
+        self._grant(line, lease)
+        self._frame(line, wire.CALL, lease, (TOKEN.pack(shared.number if shared else 0), call.body))
+        self._flush(line)
+
+    def recall(self, worker: int, keep: int) -> tuple[int, ...]:
+        line = self._lines[worker]
+        taken = []
+        for number in self._unbegun(line):
+            if number in line.sent and number != keep:
+                del line.sent[number]
+                taken.append(number)
+            else:
+                self._grant(line, number)
+        self._drop_unsent(line, set(taken))
+        return tuple(taken)
+
+    def forget(self, shared: int) -> None:
+        for line in self._lines.values():
+            if shared in line.shared:
+                line.shared.discard(shared)
+                self._frame(line, wire.FORGET, shared, ())
+                self._flush(line)
+
+    def stop(self, worker: int) -> None:
+        line = self._lines[worker]
+        number = next(_STOP_NUMBERS)
+        self._grant(line, number)
+        self._frame(line, wire.STOP, number, ())
+        self._flush(line)
+
+    def kill(self, worker: int) -> None:
+        line = self._lines[worker]
+        if not line.killed:
+            line.killed = True
+            self._doomed.append(line)
+            self.wake()
+
+    def wake(self) -> None:
+        with suppress(BlockingIOError, OSError):  # full: a wake is under way already; closed: nobody to wake
+            os.write(self._waker, b"\0")
+
+    def pids(self) -> Mapping[int, int]:
+        return {line.worker: line.process.pid for line in list(self._lines.values()) if line.process is not None}
+
+    def sample(self) -> Mapping[int, Sample]:
+        return self._sampler.sample(self.pids())
+
+    def close(self) -> None:
+        self._to_start.put(None)
+        self._starter.join()
+        self._selector.close()
+        disown(self._woken)
+        disown(self._waker)
+        self._host.close()
+
+    # -- the supervisor's own thread ----------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None) -> None:
+        while self._doomed or self._full:
+            self._kill_doomed()
+            while self._full:
+                line = self._full.popleft()
+                if line.process is not None and line.worker in self._lines:
+                    self._selector.modify(line.process.stream, _READ | _WRITE, line)
+        self._ready = self._selector.select(timeout)
+
+    def poll(self) -> list[Report]:
+        reports: list[Report] = []
+        exits: list[_Line] = []
+        for key, mask in self._ready:
+            line = key.data
+            if line is None:
+                with suppress(BlockingIOError):
+                    os.read(self._woken, 1 << 16)
+            elif line.process is None or line.worker not in self._lines:
+                continue
+            elif key.fd == line.process.exit_fd:
+                exits.append(line)
+            else:
+                if mask & _READ:
+                    reports += self._receive(line, _READS_AT_A_TIME)
+                if mask & _WRITE:
+                    self._flush(line)
+                    if not line.outgoing:
+                        self._selector.modify(line.process.stream, _READ, line)
+        self._ready = []
+        while self._started:
+            line, made = self._started.popleft()
+            reports += self._adopt(line, made)
+        for line in exits:
+            reports += self._bury(line)
+        return reports
+
+    def _adopt(self, line: _Line, made: WorkerProcess | BaseException | None) -> Iterator[Report]:
+        """Take over what the starter made."""
+        if not isinstance(made, WorkerProcess):
+            del self._lines[line.worker]
+            yield Exited(line.worker, None, None, None, f"{type(made).__name__}: {made}" if made else "not started")
+            return
+        line.process = made
+        self._selector.register(made.stream, _READ, line)
+        self._selector.register(made.exit_fd, _READ, line)
+        self._flush_all(line)
+        if line.killed:
+            self._doomed.append(line)
+
+    def _receive(self, line: _Line, reads: int) -> Iterator[Report]:
+        """Read what has come, at most so often."""
+        assert line.process is not None
+        for _ in range(reads):
+            space = line.reader.space()
+            try:
+                size = os.readv(line.process.stream, [space])
+            except BlockingIOError:
+                return
+            except OSError:
+                size = 0
+            if size == 0:  # the end, or a reset; the exit is reported by its own descriptor
+                with suppress(KeyError, ValueError):
+                    self._selector.unregister(line.process.stream)
+                return
+            line.reader.received(size)
+            yield from self._frames(line)
+            if size < len(space):
+                return
+
+    def _frames(self, line: _Line) -> Iterator[Report]:
+        while (frame := line.reader.next()) is not None:
+            if frame.kind == wire.READY:
+                yield Ready(line.worker, frame.number)
+            elif frame.kind == wire.UNREADY:
+                line.unready = bytes(frame.body).decode(errors="replace").strip()
+            elif frame.number in line.sent:
+                del line.sent[frame.number]
+                yield Reply(line.worker, frame.number, frame.kind, frame.seconds, frame.body)
+
+    def _bury(self, line: _Line) -> Iterator[Report]:
+        """The process has ended: report what it still wrote, then its end, and let go of it."""
+        process = line.process
+        assert process is not None
+        exitcode = process.exitcode
+        if exitcode is None:
+            return  # the descriptor spoke before the system had the code; it goes on speaking
+        process.kill_group()  # children it leaves behind
+        yield from self._receive(line, 1 << 62)
+        waiting = set(self._unbegun(line)) | {number for number, _ in line.outgoing}
+        begun = next((lease for lease in line.sent if lease not in waiting), None)
+        for fd in (process.stream, process.exit_fd):
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(fd)
+        del self._lines[line.worker]
+        process.close()
+        reason = line.unready.rpartition("\n")[2] or f"exit code {exitcode}"
+        yield Exited(line.worker, begun, process.pid, exitcode, reason)
+
+    def _kill_doomed(self) -> None:
+        lines = []
+        while self._doomed:
+            line = self._doomed.popleft()
+            if line.process is not None and line.worker in self._lines:
+                lines.append(line)
+        if lines:
+            health.kill_trees([line.process.pid for line in lines if line.process is not None])
+
+    # -- bytes --------------------------------------------------------------------------------------------------
+
+    def _grant(self, line: _Line, number: int) -> None:
+        """Post a token. Before there is a process the frame's place in ``outgoing`` stands for it."""
+        if line.process is not None:
+            os.write(line.process.tokens_in, TOKEN.pack(number))
+
+    def _unbegun(self, line: _Line) -> list[int]:
+        """Take all tokens; the worker begins nothing more until some are granted again."""
+        if line.process is None:
+            return []
+        try:
+            tokens = os.read(line.process.tokens_out, 1 << 16)
+        except BlockingIOError:
+            return []
+        return [number for (number,) in TOKEN.iter_unpack(tokens)]
+
+    def _frame(self, line: _Line, kind: int, number: int, parts: tuple[bytes, ...]) -> None:
+        size = sum(map(len, parts))
+        head = wire.header(kind, number, size)
+        if kind in (wire.SHARED, wire.FORGET):
+            number = 0  # these numbers are not leases'
+        if size <= _JOIN_UP_TO:
+            line.outgoing.append((number, memoryview(head + b"".join(parts))))
+        else:
+            line.outgoing += [(number, memoryview(part)) for part in (head, *parts)]
+
+    def _drop_unsent(self, line: _Line, revoked: set[int]) -> None:
+        """Frames of which not a byte was written need not be written any more."""
+        if not line.outgoing or not revoked:
+            return
+        first = line.outgoing[0][0]  # may be half out
+        line.outgoing = deque(item for item in line.outgoing if item[0] not in revoked or item[0] == first)
+
+    def _flush(self, line: _Line) -> None:
+        """Write what the pipe takes; the rest goes when it takes more."""
+        if line.process is None:
+            return
+        outgoing = line.outgoing
+        while outgoing:
+            number, data = outgoing[0]
+            try:
+                written = os.write(line.process.stream, data)
+            except BlockingIOError:
+                self._full.append(line)
+                if threading.current_thread() is not self._starter:
+                    self.wake()
+                return
+            except OSError:  # it has died; its end will be reported
+                outgoing.clear()
+                return
+            if written == len(data):
+                outgoing.popleft()
+            else:
+                outgoing[0] = (number, data[written:])
+
+    def _flush_all(self, line: _Line) -> None:
+        """A process has come up: grant and write what was asked of it before."""
+        for number in dict.fromkeys(number for number, _ in line.outgoing):
+            self._grant(line, number)
+        self._flush(line)
+
+    # -- the starter's thread -------------------------------------------------------------------------------------
+
+    def _start_all(self) -> None:
+        while (asked := self._to_start.get()) is not None:
+            line, settings = asked
+            made: WorkerProcess | BaseException | None = None
+            if not line.killed:
+                try:
+                    made = self._host.launch(settings, f"{self._name}-{line.worker}")
+                except BaseException as error:
+                    made = error
+            self._started.append((line, made))
+            del asked, line, settings, made
+            self.wake()

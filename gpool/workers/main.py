@@ -1,0 +1,277 @@
+"""What runs in the child: one worker's life, from its first line to its last.
+
+Owns the worker's side of the pipe. Imports little, because every worker pays for it, and never the user's
+main module.
+
+The protocol. Frames come on a stream; a *token*, eight bytes on a second pipe, is the permission to begin the
+lease of that number. The supervisor posts a token with each frame and takes tokens back to revoke what has not
+begun; a read of that pipe is atomic across processes, so a lease is either begun or revoked, and when a worker
+dies the tokens left over say exactly what it had not begun. A frame whose token never comes is skipped.
+
+A result is written before the next token is taken: were it held back, a crash in the next task would lose it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import struct
+import sys
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol
+
+from gpool.workers import payload, wire
+from gpool.workers.wire import Frame, FrameReader
+
+TOKEN = struct.Struct("<Q")
+
+
+class Openable(Protocol):
+    """Something packed for the journey."""
+
+    def open(self) -> Any: ...
+
+
+class Passed(Protocol):
+    """A descriptor that came along."""
+
+    @property
+    def fd(self) -> int: ...
+
+
+class Setup(NamedTuple):
+    """All a new worker is told."""
+
+    stream: Passed
+    tokens: Passed
+    lifeline: Passed
+    env: Mapping[str, str] | None
+    nice: int | None
+    initializer: Openable
+    """Opens to ``(initializer, initargs)``."""
+
+
+def run(setup: Setup) -> None:
+    """The target of a worker's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program decides what Ctrl-C means
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _drop_forkserver_claim()
+    _die_with(setup.lifeline.fd)
+    if setup.env:
+        os.environ.update(setup.env)
+    if setup.nice:
+        os.nice(setup.nice)
+    _Worker(setup.stream.fd, setup.tokens.fd).live(setup.initializer)
+
+
+def _drop_forkserver_claim() -> None:
+    """Close the copy of the descriptor that keeps the fork server alive: only the program is to hold it.
+
+    Without this the fork server, and with it every worker, outlives a program that is killed.
+    """
+    forkserver = sys.modules.get("multiprocessing.forkserver")
+    server = getattr(forkserver, "_forkserver", None)
+    claim = getattr(server, "_forkserver_alive_fd", None)
+    if claim is not None:
+        os.close(claim)
+        server._forkserver_alive_fd = None  # type: ignore[union-attr]
+
+
+def _die_with(lifeline: int) -> None:
+    """Lead a process group that the kernel kills when the program's end of ``lifeline`` closes.
+
+    The kernel needs no interpreter for that, so it also ends a task that holds the GIL in C, and its children.
+    The descriptor is opened anew because the owner of the signal belongs to the open file, not to its number.
+    Where the platform lacks any of it, the end of the stream remains, which an idle worker notices.
+    """
+    try:
+        os.setpgid(0, 0)
+        if sys.platform != "linux":
+            return
+        import fcntl
+
+        own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpid())
+        fcntl.fcntl(own, _F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | fcntl.FASYNC)
+        poller = select.poll()
+        poller.register(own, 0)
+        if poller.poll(0):  # it had closed before we asked to be told
+            os.kill(0, signal.SIGKILL)
+    except OSError:
+        return
+
+
+_F_SETSIG = 10  # <fcntl.h> on Linux; the fcntl module does not name it
+
+
+class _Worker:
+    """The loop of one worker."""
+
+    def __init__(self, stream: int, tokens: int) -> None:
+        self._stream = stream
+        self._tokens = tokens
+        self._reader = FrameReader()
+        self._pid = os.getpid()
+        self._shared: dict[int, payload.Buffer] = {}
+        self._functions: dict[int, payload.Function] = {}  # of ``_shared``, those unpickled already
+
+    def live(self, initializer: Openable) -> None:
+        if not self._initialize(initializer):
+            sys.exit(1)
+        del initializer
+        self._send(wire.READY, os.getpid(), b"", 0.0)
+        while True:
+            number = self._serve_one()
+            if number is None:
+                return
+
+    def _initialize(self, packed: Openable) -> bool:
+        try:
+            initializer, initargs = packed.open()
+            if initializer is not None:
+                initializer(*initargs)
+        except BaseException:
+            import traceback
+
+            _flush()
+            self._send(wire.UNREADY, 0, traceback.format_exc().encode(), 0.0)
+            return False
+        return True
+
+    def _serve_one(self) -> int | None:
+        """Wait for a call that may begin, run it, report it; None when there is no more to come.
+
+        What the call held is let go when this returns, which is before the next one is begun: whoever crashes
+        in a destructor harms nobody else.
+        """
+        frame = self._next_call()
+        if frame is None:
+            return None
+        number = self._take_token()
+        while number is not None and frame.number != number:  # revoked: its token will never come
+            later = self._next_call()
+            if later is None:
+                return None
+            frame = later
+        if number is None or frame.kind == wire.STOP:
+            return None
+        kind, body, seconds = self._run(frame)
+        _flush()
+        if os.getpid() != self._pid:
+            os._exit(0)  # the task forked, and this is the other process: it has no business here
+        self._send(kind, frame.number, body, seconds)
+        return number
+
+    def _run(self, frame: Frame) -> tuple[int, bytes, float]:
+        """Open the call, run it, pack what came of it. Nothing that user code raises gets out."""
+        (shared,) = TOKEN.unpack_from(frame.body)
+        call = memoryview(frame.body)[TOKEN.size :]
+        begun = perf_counter()
+        try:
+            fn, args, kwargs = payload.open_call(call, self._function(shared) if shared else None)
+        except BaseException as error:
+            return wire.UNREADABLE, _pack_error(error)[1], perf_counter() - begun
+        finally:
+            del call
+        begun = perf_counter()
+        try:
+            value = fn(*args, **kwargs)
+        except BaseException as error:
+            seconds = perf_counter() - begun
+            return *_pack_error(error), seconds
+        seconds = perf_counter() - begun
+        try:
+            return wire.VALUE, payload.dumps(value), seconds
+        except BaseException as error:
+            return wire.UNSENDABLE, _pack_error(error)[1], seconds
+
+    def _function(self, number: int) -> payload.Function:
+        """A shared function, unpickled at its first use. Raises whatever user code raises."""
+        function = self._functions.get(number)
+        if function is None:
+            function = self._functions[number] = payload.open_function(self._shared[number])
+        return function
+
+    def _next_call(self) -> Frame | None:
+        """The next CALL or STOP frame; None when the program has gone."""
+        while True:
+            frame = self._reader.next()
+            if frame is None:
+                try:
+                    count = os.readv(self._stream, [self._reader.space()])
+                except ConnectionError:
+                    return None
+                if count == 0:
+                    return None
+                self._reader.received(count)
+            elif frame.kind == wire.SHARED:
+                self._shared[frame.number] = frame.body
+            elif frame.kind == wire.FORGET:
+                self._shared.pop(frame.number, None)
+                self._functions.pop(frame.number, None)
+            else:
+                return frame
+
+    def _take_token(self) -> int | None:
+        """The number of the lease that may begin; None when the program has gone.
+
+        The pipe is shared with the supervisor, which must not block on it, so it does not block here either.
+        """
+        while True:
+            try:
+                token = os.read(self._tokens, TOKEN.size)
+            except BlockingIOError:
+                _await_readable(self._tokens)
+                continue
+            return TOKEN.unpack(token)[0] if token else None
+
+    def _send(self, kind: int, number: int, body: bytes, seconds: float) -> None:
+        head = wire.header(kind, number, len(body), seconds)
+        try:
+            if len(body) < 1 << 16:
+                _write_all(self._stream, head + body)
+            else:
+                _write_all(self._stream, head)
+                _write_all(self._stream, body)
+        except ConnectionError:
+            os._exit(1)  # the program has gone; there is nobody to tell
+
+
+def _pack_error(error: BaseException) -> tuple[int, bytes]:
+    """An ERROR frame's kind and body, or UNSENDABLE's when the exception does not pickle."""
+    try:
+        return wire.ERROR, payload.dump_error(error)
+    except BaseException as problem:
+        try:
+            return wire.UNSENDABLE, payload.dump_error(problem)
+        except BaseException:
+            return wire.UNSENDABLE, payload.dump_error(payload.describe(problem))
+
+
+def _await_readable(fd: int) -> None:
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        poller.poll()
+    else:
+        select.select([fd], [], [])
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    sent = os.write(fd, data)
+    if sent < len(data):
+        rest = memoryview(data)[sent:]
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            continue  # closed, or replaced by something that is no stream

@@ -1,0 +1,321 @@
+"""One child process: spawn it, talk about its descriptors, kill its tree, reap it.
+
+Owns everything that multiprocessing is used for, and is its only user: the start methods, a fork server of
+gpool's own, and the way descriptors and initializers travel. Knows nothing of tasks.
+
+What differs from ``multiprocessing.Process.start``, and why:
+
+- The child is not told where the main module is, so it never imports it: no ``if __name__ == "__main__"``
+  guard is needed.
+- The fork server is gpool's own, with gpool preloaded. The user's shared one, and its preload list, stay as they are.
+- The process is not entered in ``multiprocessing.active_children()``: those are the user's.
+- Starting happens with SIGINT blocked, so that a Ctrl-C during start-up reaches no half-made child.
+
+Descriptors of the program's side are kept in a set and closed in every forked child, a worker or the user's
+own: a copy there would keep a worker alive after the program's end.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from multiprocessing import context, forkserver, process, reduction, spawn, util
+from typing import Any
+
+from gpool.workers.backend import Settings
+from gpool.workers.main import Setup, run
+from gpool.workers.payload import Sealed
+
+_PRELOAD = ["gpool.workers.main", "gpool.errors", "cloudpickle"]
+
+_program_fds: set[int] = set()
+_start_lock = threading.Lock()
+
+
+def _in_forked_child() -> None:
+    for fd in _program_fds:
+        with suppress(OSError):
+            os.close(fd)
+    _program_fds.clear()
+    global _start_lock, _server
+    _start_lock = threading.Lock()
+    _server = _ForkServer()
+
+
+def own(fd: int) -> int:
+    """Note a descriptor as the program's alone."""
+    _program_fds.add(fd)
+    return fd
+
+
+def disown(fd: int) -> None:
+    """Close a descriptor noted by ``own``. In a forked child it has been closed already."""
+    if fd in _program_fds:
+        _program_fds.discard(fd)
+        os.close(fd)
+
+
+def start_method(mp_context: Any) -> str:
+    """The method's name from what the standard library's executors take, or a name, or None.
+
+    Raises:
+        ValueError: the platform lacks that method.
+    """
+    known = multiprocessing.get_all_start_methods()
+    if mp_context is None:
+        return "forkserver" if "forkserver" in known else "spawn"
+    name = mp_context if isinstance(mp_context, str) else mp_context.get_start_method()
+    if name not in known:
+        raise ValueError(f"start method must be one of {', '.join(known)}, not {name!r}")
+    return str(name)
+
+
+class PassedFd:
+    """A descriptor on its way into a child."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (reduction.DupFd(self.fd),)
+
+
+def _arrived(duplicate: Any) -> PassedFd:
+    return PassedFd(duplicate.detach())
+
+
+# -- processes --------------------------------------------------------------------------------------------------
+
+
+class _Quiet(process.BaseProcess):
+    """A process that is started without being entered among the user's children."""
+
+    def start(self) -> None:
+        self._popen = self._Popen(self)  # type: ignore[attr-defined]
+        self._sentinel = self._popen.sentinel
+        del self._target, self._args, self._kwargs  # type: ignore[attr-defined]
+
+
+def _pickled(process_obj: process.BaseProcess, popen: Any) -> memoryview:
+    """What a new interpreter is told: everything but the main module, then the process object."""
+    preparation = spawn.get_preparation_data(process_obj.name)
+    preparation.pop("init_main_from_name", None)
+    preparation.pop("init_main_from_path", None)
+    file = io.BytesIO()
+    context.set_spawning_popen(popen)
+    try:
+        reduction.dump(preparation, file)
+        reduction.dump(process_obj, file)
+    finally:
+        context.set_spawning_popen(None)
+    return file.getbuffer()
+
+
+def _write(fd: int, data: memoryview) -> None:
+    with open(fd, "wb", closefd=True) as file:
+        file.write(data)
+
+
+if sys.platform != "win32":
+    from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix, resource_tracker
+
+    class _ForkServer(forkserver.ForkServer):
+        """A fork server with gpool preloaded, shared by the pools of this process and ended with the last one."""
+
+        _forkserver_pid: int | None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._preload_modules = _PRELOAD
+            self._users = 0
+
+        def acquire(self) -> None:
+            with self._lock:  # type: ignore[attr-defined]
+                self._users += 1
+
+        def release(self) -> None:
+            with self._lock:  # type: ignore[attr-defined]
+                self._users -= 1
+                if self._users == 0 and self._forkserver_pid is not None:
+                    # All its children are gone and reaped, so nothing is lost by not asking politely.
+                    with suppress(ProcessLookupError):
+                        os.kill(self._forkserver_pid, signal.SIGKILL)
+                    self._stop_unlocked()  # type: ignore[attr-defined]
+
+    class _ForkServerPopen(popen_forkserver.Popen):
+        _fds: list[int]
+
+        def _launch(self, process_obj: process.BaseProcess) -> None:
+            data = _pickled(process_obj, self)
+            self.sentinel, told = _server.connect_to_new_process(self._fds)
+            self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
+            _write(told, data)
+            self.pid = forkserver.read_signed(self.sentinel)
+
+    class _SpawnPopen(popen_spawn_posix.Popen):
+        _fds: list[int]
+
+        def _launch(self, process_obj: process.BaseProcess) -> None:
+            tracker = resource_tracker.getfd()
+            data = _pickled(process_obj, self)
+            self.sentinel, alive = os.pipe()
+            told, tell = os.pipe()
+            self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
+            try:
+                command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=told)
+                passed = [*self._fds, tracker, told, alive]
+                self.pid = util.spawnv_passfds(spawn.get_executable(), command, passed)  # type: ignore[arg-type]
+            except BaseException:
+                os.close(tell)
+                raise
+            finally:
+                os.close(told)
+                os.close(alive)
+            _write(tell, data)
+
+    class _ForkServerProcess(_Quiet):
+        _start_method = "forkserver"
+        _Popen = staticmethod(_ForkServerPopen)
+
+    class _SpawnProcess(_Quiet):
+        _start_method = "spawn"
+        _Popen = staticmethod(_SpawnPopen)
+
+    class _ForkProcess(_Quiet):
+        _start_method = "fork"
+        _Popen = staticmethod(popen_fork.Popen)
+
+    _PROCESSES: Mapping[str, Callable[..., _Quiet]] = {
+        "forkserver": _ForkServerProcess,
+        "spawn": _SpawnProcess,
+        "fork": _ForkProcess,
+    }
+    _server = _ForkServer()
+    os.register_at_fork(after_in_child=_in_forked_child)
+
+
+class Host:
+    """What the workers of one pool share: a start method and a lifeline.
+
+    The lifeline is a pipe whose one end only the program holds; when that closes, the kernel ends the workers.
+    """
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self._lifeline, end = os.pipe()
+        self._end = own(end)
+        own(self._lifeline)
+        if method == "forkserver":
+            _server.acquire()
+
+    def launch(self, settings: Settings, name: str) -> WorkerProcess:
+        """Start a worker's process; blocks for as long as the platform takes."""
+        return WorkerProcess(self.method, self._lifeline, settings, name)
+
+    def close(self) -> None:
+        disown(self._lifeline)
+        disown(self._end)
+        if self.method == "forkserver":
+            _server.release()
+
+
+class WorkerProcess:
+    """A worker's process and the program's ends of its pipes.
+
+    Attributes:
+        pid: its process id.
+        stream: both ways, frames; does not block.
+        tokens_in, tokens_out: the pipe of tokens, both ends; do not block.
+        exit_fd: readable once the process has ended.
+    """
+
+    def __init__(self, method: str, lifeline: int, settings: Settings, name: str) -> None:
+        with _start_lock:  # a fork by another pool's starter must not copy the child's ends
+            ours, theirs = socket.socketpair()
+            tokens_out, tokens_in = os.pipe()
+            os.set_blocking(tokens_out, False)
+            os.set_blocking(tokens_in, False)
+            ours.setblocking(False)
+            self.stream = own(ours.detach())
+            self.tokens_in = own(tokens_in)
+            self.tokens_out = own(tokens_out)
+            self._pidfd: int | None = None
+            passed = [theirs.fileno(), tokens_out, lifeline]
+            if method == "fork":
+                # The child closes the program's descriptors first of all, so it gets copies of its own.
+                passed = [os.dup(fd) for fd in passed]
+            stream, tokens, line = map(PassedFd, passed)
+            sealed = Sealed((settings.initializer, settings.initargs), _reducers())
+            setup = Setup(stream, tokens, line, settings.env, settings.nice, sealed)
+            self._process = _PROCESSES[method](target=run, args=(setup,), name=name)
+            try:
+                _start_shielded(self._process)
+                self.pid = int(self._process.pid or 0)
+                self.exit_fd = self._open_exit_fd(method)
+            except BaseException:
+                self.close()
+                raise
+            finally:
+                theirs.close()
+                if method == "fork":
+                    for fd in passed:
+                        os.close(fd)
+
+    def _open_exit_fd(self, method: str) -> int:
+        """A descriptor that tells the death of the worker itself.
+
+        The fork server reports it exactly. Otherwise the sentinel is a pipe that the worker's children inherit,
+        who may live on; so where there are pid descriptors, one is used.
+        """
+        if method != "forkserver" and hasattr(os, "pidfd_open"):
+            with suppress(OSError):
+                self._pidfd = own(os.pidfd_open(self.pid))
+                return self._pidfd
+        return int(self._process.sentinel)
+
+    @property
+    def exitcode(self) -> int | None:
+        """The exit code once the process has ended, as multiprocessing gives it. Reaps it."""
+        code = self._process._popen.poll()  # type: ignore[attr-defined]
+        return None if code is None else int(code)
+
+    def kill_group(self) -> None:
+        """Kill the worker and what is left of the process group it leads."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if self.exitcode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close the program's descriptors; the process has ended."""
+        for fd in (self.stream, self.tokens_in, self.tokens_out, self._pidfd):
+            if fd is not None:
+                disown(fd)
+        popen = getattr(self._process, "_popen", None)
+        if popen is not None:
+            popen.close()
+
+
+def _reducers() -> Mapping[type, Callable[[Any], Any]]:
+    """How multiprocessing pickles connections and the like."""
+    return dict(reduction.ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
+
+
+def _start_shielded(worker: process.BaseProcess) -> None:
+    """Start with SIGINT blocked in this thread; the child inherits that until it ignores the signal."""
+    if not hasattr(signal, "pthread_sigmask"):
+        worker.start()
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        worker.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,197 @@
+"""Which workers there should be.
+
+Owns the one path by which workers come and go: ``reconcile`` compares how many a group is bound to have with how
+many it has. Start-up, resize, crash and recycling end there. Owns too what is concluded from deaths in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gpool import ahead, limits
+from gpool.actions import Break
+from gpool.groups import GroupRecord
+from gpool.ledger import Ledger
+from gpool.model import GroupState, PoolState, Verdict, Worker, WorkerState
+from gpool.placement import fill, place, settle_bindings
+
+NEVER = float("inf")
+"""As an instant before which nothing is started."""
+
+
+def tidy(ledger: Ledger) -> None:
+    """Reconcile what the event touched, and what that touches."""
+    while ledger.untidy:
+        touched = list(ledger.untidy)
+        ledger.untidy.clear()
+        if ledger.tasks or ledger.state is PoolState.OPEN:
+            _reconcile(ledger, touched)
+
+
+def _reconcile(ledger: Ledger, groups: list[GroupRecord]) -> None:
+    """Make the bound workers of these groups as many as their slots, with as little ado as possible."""
+    for group in groups:
+        settle_bindings(ledger, group)
+    for poor in [group for group in groups if len(group.bound) < group.slots]:
+        for rich in [group for group in groups if len(group.bound) > group.slots]:
+            while len(rich.bound) > rich.slots and len(poor.bound) < poor.slots and _hand_over(ledger, rich, poor):
+                pass
+    for group in groups:
+        _shed(ledger, group)
+        while len(group.bound) < group.slots and may_start(ledger, group):
+            ledger.start(group, group.kind)
+    for group in groups:
+        fill(ledger, group)
+
+
+def _hand_over(ledger: Ledger, rich: GroupRecord, poor: GroupRecord) -> bool:
+    """Rebind one surplus worker of ``rich`` to ``poor`` if it is of use there."""
+    worker = rich.idle.newest(poor.kind)
+    if worker is not None:
+        rich.idle.remove(worker)
+        ledger.rebind(worker, poor)
+        place(ledger, worker)
+        return True
+    worker = rich.starting.newest(poor.kind)
+    if worker is None and poor.general and len(rich.own) > rich.slots:
+        worker = next(iter(rich.own))  # what it runs is a burst from now on
+    if worker is not None:
+        ledger.rebind(worker, poor)
+    return worker is not None
+
+
+def _shed(ledger: Ledger, group: GroupRecord) -> None:
+    """Let surplus workers go: idle ones first, then those that start, then the busy ones that run longest."""
+    surplus = len(group.bound) - group.slots
+    if surplus <= 0:
+        return
+    for worker in [*group.idle, *group.starting][:surplus]:
+        ledger.retire(worker)
+    surplus = len(group.bound) - group.slots
+    busy = [worker for worker in group.bound if worker.state is WorkerState.BUSY]
+    for worker in sorted(busy, key=lambda each: each.head_since)[: max(0, surplus)]:
+        drain(ledger, worker)
+    for worker in list(group.bound)[: max(0, len(group.bound) - group.slots)]:
+        ledger.leave_slot(worker)  # killed already, on its way out
+
+
+def drain(ledger: Ledger, worker: Worker) -> None:
+    """A busy worker leaves its slot now and ends when it has finished what it runs."""
+    if len(worker.leases) > 1:
+        ahead.recall(ledger, worker)
+    ledger.leave_slot(worker)
+    ledger.move(worker, WorkerState.DRAINING)
+
+
+def dismiss_strangers(ledger: Ledger, group: GroupRecord) -> None:
+    """The group's kind has changed: let go of the workers it can no longer use."""
+    for worker in [each for each in group.bound if each.kind != group.kind]:
+        if worker.state is WorkerState.BUSY:
+            drain(ledger, worker)
+        elif worker.state is not WorkerState.KILLED:
+            ledger.retire(worker)
+
+
+def can_start(ledger: Ledger, group: GroupRecord) -> bool:
+    """True unless its workers die before they are ready, again and again."""
+    return group.failures < ledger.start_failures and group.blocked_until < NEVER
+
+
+def may_start(ledger: Ledger, group: GroupRecord) -> bool:
+    """True when a worker of the group may be started now."""
+    return can_start(ledger, group) and ledger.now >= group.blocked_until
+
+
+def note_ready(ledger: Ledger, owner: GroupRecord) -> None:
+    """A worker of the owner's has started: whatever waited for a better moment is started too."""
+    owner.failures = 0
+    if owner.state is GroupState.BACKING_OFF:
+        ledger.move(owner, GroupState.SOUND)
+        owner.blocked_until = 0.0
+        _restart(ledger, owner)
+
+
+def note_death(ledger: Ledger, worker: Worker, was: WorkerState, reason: str) -> None:
+    """Draw the conclusions from a death that nobody asked for; too many in a row break the group.
+
+    A worker that dies in a task tells against the task's tag, wherever it ran; any other death tells against the
+    group that answers for the worker's settings.
+    """
+    if worker.doom is not None or was is WorkerState.STOPPING:
+        return
+    blamed = worker.serving or ledger.owner(worker)
+    if was is not WorkerState.STARTING:
+        blamed.crashes += 1
+        delay = limits.crash_delay(blamed.crashes)
+    elif ledger.exiting:
+        blamed.blocked_until = NEVER  # an interpreter that exits may be unable to start processes
+        return
+    else:
+        blamed.failures += 1
+        delay = limits.restart_delay(blamed.failures)
+    _restart(ledger, blamed)
+    if not can_start(ledger, blamed) or blamed.crashes >= limits.CRASHES_TO_BREAK:
+        _break(ledger, blamed, reason)
+    elif delay > 0:
+        _back_off(ledger, blamed, delay)
+
+
+def _back_off(ledger: Ledger, group: GroupRecord, delay: float) -> None:
+    group.blocked_until = ledger.now + delay
+    if group.state is GroupState.SOUND:
+        ledger.move(group, GroupState.BACKING_OFF)
+
+    def restart(each: GroupRecord) -> None:
+        _restart(ledger, each)
+
+    ledger.timers.at(group.blocked_until, group, _is_backing_off, restart)
+
+
+def _restart(ledger: Ledger, owner: GroupRecord) -> None:
+    """Workers of the owner's may be started, in its own slots and in the general ones."""
+    ledger.untidy[owner] = ledger.untidy[ledger.general] = None
+
+
+def _break(ledger: Ledger, group: GroupRecord, reason: str) -> None:
+    if group.state is GroupState.BROKEN:
+        return
+    ledger.move(group, GroupState.BROKEN)
+    ledger.actions.append(Break(group.tag, max(group.failures, group.crashes), reason))
+    for each in ledger.groups.values() if group.general else [group]:
+        if is_hopeless(ledger, each):
+            give_up(ledger, each, Verdict.BROKEN)
+
+
+def is_hopeless(ledger: Ledger, group: GroupRecord) -> bool:
+    """True when the group's tasks fail until somebody resizes it."""
+    return group.state is GroupState.BROKEN or (group.slots == 0 and not can_start(ledger, ledger.general))
+
+
+def give_up(ledger: Ledger, group: GroupRecord, verdict: Verdict) -> None:
+    """End every queued task of the group."""
+    for task in group.backlog.tasks():
+        ledger.abandon(task, verdict)
+
+
+def give_up_the_impossible(ledger: Ledger) -> None:
+    """Nobody can resize a pool that closes: what has no slot and will get none ends here."""
+    for group in ledger.groups.values():
+        if group.backlog and not _may_hope(ledger, group):
+            give_up(ledger, group, Verdict.CLOSED)
+
+
+def _may_hope(ledger: Ledger, group: GroupRecord) -> bool:
+    """True when the group has a slot, and a worker for it or the chance of one."""
+    homes: Iterable[GroupRecord] = (group, ledger.general) if group.settings.burst != 0 else (group,)
+    return any(home.slots > 0 and _may_get_worker(group, home) for home in homes)
+
+
+def _may_get_worker(group: GroupRecord, home: GroupRecord) -> bool:
+    if group.blocked_until < NEVER and home.blocked_until < NEVER:
+        return True
+    up = (WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY)
+    return any(worker.kind == group.kind and worker.state in up for worker in home.bound)
+
+
+def _is_backing_off(group: GroupRecord) -> bool:
+    return group.state is GroupState.BACKING_OFF
