@@ -38,7 +38,7 @@ class Mark:
     most: float | None = None
 
     def __str__(self) -> str:
-        of = f"{self.of}, {self.metric}" + (f" ÷ {self.over}'s" if self.over else "")
+        of = f"{self.metric} of [{self.of}]" + (f" ÷ [{self.over}]" if self.over else "")
         return f"{of} ≥ {self.least:,g}" if self.least is not None else f"{of} ≤ {self.most or 0:,g}"
 
     def holds(self, value: float) -> bool:

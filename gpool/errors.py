@@ -75,7 +75,9 @@ class NoSlots(PoolError):
     tag: Hashable
 
     def __init__(self, tag: Hashable) -> None:
-        super().__init__(f"tag {tag!r} has no slot it could run in; give it or the general group one with adjust()", tag=tag)
+        super().__init__(
+            f"tag {tag!r} has no slot it could run in; give it or the general group one with adjust()", tag=tag
+        )
 
 
 class InsufficientSlots(PoolError, IndexError):

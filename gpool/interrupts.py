@@ -14,7 +14,9 @@ from typing import Any
 
 _DEFERRED = tuple(
     number
-    for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2"))
+    for number in (
+        getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    )
     if number is not None
 )
 """Signals whose handlers commonly raise."""

@@ -22,8 +22,8 @@ from gpool.errors import InsufficientSlots, NoSlots, PayloadError, UnknownTag
 from gpool.events import CancelAsked, ResizeAsked
 from gpool.feeds import Feed
 from gpool.futures import Future
-from gpool.model import Group, Options, PoolState, WorkerState, check_count, check_slots
-from gpool.outcome import Outcome
+from gpool.model import Group, Options, WorkerState, check_count, check_slots
+from gpool.outcome import Outcome, raised
 from gpool.results import Kept, MapResults
 from gpool.snapshot import PoolStats
 from gpool.supervisor import Listener, Supervisor
@@ -198,7 +198,7 @@ class GroupedPool(Executor):
         self._iteration = iteration
         self._kept: deque[Any] = deque()
         self._readers = 0
-        self._delivering = 0  # put and ingest tasks that have not settled; written under the turn
+        self._out: set[object] = set()  # of put and ingest: what has not ended, or not been delivered
         order = sorted(groups, key=lambda tag: tag is None)  # reserved groups start first
         self._supervisor.ask(ResizeAsked({tag: groups[tag].slots for tag in order}, groups))
         for record in self._supervisor.scheduler.groups.values():
@@ -206,9 +206,7 @@ class GroupedPool(Executor):
             while record.kind >= len(kinds):
                 kinds.append(kinds[0])
             if record.kind:
-                kinds[record.kind] = Settings(
-                    settings.initializer, settings.initargs, settings.env, settings.nice
-                )
+                kinds[record.kind] = Settings(settings.initializer, settings.initargs, settings.env, settings.nice)
         self._supervisor.begin()
         weakref.finalize(self, self._supervisor.abandon).atexit = False  # type: ignore[misc]
 
@@ -280,31 +278,25 @@ class GroupedPool(Executor):
         _check_handler("callback", callback)
         _check_handler("error", error)
         call = self._check(tag, fn, lambda: one_call(fn, tuple(args), kwargs or {}))
-        holds = threading.Event()
-        handlers = _Handlers(callback, error)
+        holds_slot = threading.Event()
+        settled = self._deliver_to(_Handlers(callback, error))
 
         def follow_up(future: Future[Any], outcome: Outcome | None) -> None:
-            holds.set()
+            holds_slot.set()
             if future.done():
-                self_settled(future, outcome)
+                settled(future, outcome)
 
-        self_settled = self._deliver_to(handlers)
         future = self._supervisor.submit(
-            tag, call, Options(name=_name(fn)), announce=True, follow_up=follow_up
+            tag, call, Options(name=_name(fn)), announce=True, follow_up=follow_up, register=self._out.add
         )
         try:
-            holds.wait()
+            holds_slot.wait()
         except BaseException:
             future.cancel()
             raise
-        if future.cancelled() or isinstance(future._exception, type(None)) is False:
-            self._raise_if_closed(future)
-        return future
-
-    def _raise_if_closed(self, future: Future[Any]) -> None:
-        """A ``put`` that never got its slot because the pool ended says so."""
-        if self._supervisor.state is not PoolState.OPEN and future._task.attempt == 0:
+        if future.done() and future._task.attempt == 0:  # it never held one
             self._supervisor.check_open()
+        return future
 
     def ingest(
         self,
@@ -343,8 +335,7 @@ class GroupedPool(Executor):
             except PayloadError as problem:
                 self._hand_error(handlers, problem)
                 return None
-            self._delivering_more()
-            return self._supervisor.submit(tag, call, options, follow_up=follow_up)
+            return self._supervisor.submit(tag, call, options, follow_up=follow_up, register=self._out.add)
 
         def ended(feed: Feed, problem: BaseException | None) -> None:
             if problem is not None:
@@ -516,13 +507,7 @@ class GroupedPool(Executor):
         return value
 
     def _all_delivered(self) -> bool:
-        return self._delivering == 0 and not self._supervisor.feeds and len(self._supervisor.deliverer) == 0
-
-    def _delivering_more(self) -> None:
-        self._supervisor.look(self._count_one)
-
-    def _count_one(self) -> None:
-        self._delivering += 1
+        return not self._supervisor.feeds and not self._out
 
     def _deliver_to(self, handlers: _Handlers) -> Callable[[Future[Any], Outcome | None], None]:
         """What is done, under the turn, when a task of ``put`` or ``ingest`` has settled."""
@@ -530,13 +515,13 @@ class GroupedPool(Executor):
 
         def settled(future: Future[Any], outcome: Outcome | None) -> None:
             if outcome is None:
-                self._delivered()
+                self._delivered(future)
             else:
-                deliverer.call(self._hand_over, handlers, outcome)
+                deliverer.call(self._hand_over, future, handlers, outcome)
 
         return settled
 
-    def _hand_over(self, handlers: _Handlers, outcome: Outcome) -> None:
+    def _hand_over(self, token: object, handlers: _Handlers, outcome: Outcome) -> None:
         """On the delivery thread: give an outcome to whom it belongs."""
         try:
             if outcome.error is not None:
@@ -548,10 +533,12 @@ class GroupedPool(Executor):
             if callback is not None:
                 callback(outcome.value)
         finally:
-            self._delivered()
+            self._delivered(token)
 
     def _keep(self, value: Any) -> None:
         self._kept.append(value)
+        if self._readers:
+            self._supervisor.notify()
         if len(self._kept) == KEPT_WARNING and not self._readers:
             logger.warning(
                 "%d results are kept for an iteration that nobody began; iteration=False keeps none", KEPT_WARNING
@@ -559,8 +546,9 @@ class GroupedPool(Executor):
 
     def _hand_error(self, handlers: _Handlers, error: BaseException) -> None:
         """An error that is no task's: an iterable that raised, an item that does not pickle."""
-        self._delivering_more()
-        self._supervisor.deliverer.call(self._hand_over, handlers, Outcome(None, error))
+        token = object()
+        self._out.add(token)
+        self._supervisor.deliverer.call(self._hand_over, token, handlers, raised(error))
 
     def _tell_error(self, handlers: _Handlers, error: BaseException) -> None:
         handler = handlers.error or self._on_error
@@ -569,14 +557,12 @@ class GroupedPool(Executor):
         else:
             logger.error("a task failed and nobody handles errors", exc_info=error)
 
-    def _delivered(self) -> None:
-        self._supervisor.leave(self._count_one_less)
-
-    def _count_one_less(self) -> None:
-        self._delivering -= 1
+    def _delivered(self, token: object) -> None:
+        self._out.discard(token)
+        if not self._out:
+            self._supervisor.notify()
         if len(self._supervisor.deliverer) <= UNREAD_LIMIT // 2:
             self._nudge_feeds()
-        self._supervisor.notify()
 
     def _backed_up(self) -> bool:
         """True when feeds should wait for handlers or readers."""
@@ -607,7 +593,7 @@ class GroupedPool(Executor):
         supervisor = self._supervisor
         if supervisor.feeds or supervisor.scheduler.tasks:
             return False
-        return supervisor.deliverer.is_current or self._delivering == 0
+        return supervisor.deliverer.is_current or not self._out
 
     def _await(self, holds: Callable[[], bool], timeout: float | None) -> bool:
         changed = self._supervisor.changed

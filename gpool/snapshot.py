@@ -91,9 +91,7 @@ class PoolStats:
 
 def take(scheduler: Scheduler, pids: Mapping[int, int], samples: Mapping[int, Sample], now: float) -> PoolStats:
     """A snapshot of the machine's present state."""
-    ahead = {
-        group: sum(len(worker.leases) - 1 for worker in group.ahead) for group in scheduler.groups.values()
-    }
+    ahead = {group: sum(len(worker.leases) - 1 for worker in group.ahead) for group in scheduler.groups.values()}
     groups = {
         tag: GroupStats(
             tag=tag,

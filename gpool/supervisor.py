@@ -31,7 +31,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from gpool import snapshot
-from gpool.actions import Action, Begin, Break, Close, Dispatch, Kill, Recall, Settle, Start, Stop
+from gpool.actions import Begin, Break, Close, Dispatch, Kill, Recall, Settle, Start, Stop
 from gpool.delivery import Courier, logger
 from gpool.errors import (
     GroupBroken,
@@ -64,6 +64,7 @@ from gpool.workers import wire
 from gpool.workers.backend import Backend, Exited, Ready, Reply, Report, Settings
 from gpool.workers.payload import Buffer, Call, load_error
 
+FollowUp = Callable[[Future[Any], Outcome | None], None]
 Listener = Callable[[Transition], object]
 
 _alive: weakref.WeakSet[Supervisor] = weakref.WeakSet()
@@ -145,13 +146,20 @@ class Supervisor:
         options: Options,
         *,
         announce: bool = False,
-        follow_up: Callable[[Future[Any], Outcome | None], None] | None = None,
+        follow_up: FollowUp | None = None,
+        register: Callable[[Future[Any]], object] | None = None,
     ) -> Future[Any]:
-        """Queue a task. ``follow_up`` is called, under the turn, when it has settled."""
+        """Queue a task.
+
+        ``register`` is called with its future before anything can happen to it; ``follow_up``, under the turn,
+        when it has settled, and before that, if ``announce`` is set, when it first holds a slot.
+        """
         task = Task(next(self._task_ids), tag, options, announce)
         future: Future[Any] = Future(task, call, self)
         future._follow_up = follow_up
         self._futures[task.id] = future
+        if register is not None:
+            register(future)
         self.post(SubmitAsked(task))
         return future
 
@@ -343,6 +351,8 @@ class Supervisor:
 
     def _handle(self, event: Event) -> None:
         """Let the scheduler decide, and do what it says; what that leads to at once is handled first of all."""
+        if self._failure is not None:
+            return
         queue: deque[Event] = deque((event,))
         try:
             while queue:
@@ -363,7 +373,10 @@ class Supervisor:
         logger.critical("gpool failed and ends all tasks", exc_info=error)
         for worker in self._backend.pids():
             self._backend.kill(worker)
-        for future in list(self._futures.values()):
+        futures, self._futures = self._futures, {}
+        for future in futures.values():
+            if future.done():
+                continue
             failure = PoolError(f"the pool failed: {error!r}; see the cause, and make a new one")
             failure.__cause__ = error
             self._finish(future, raised(failure))
@@ -442,10 +455,6 @@ class Supervisor:
         """Unpickle what a worker sent. User code may run here, so nothing is held."""
         if type(report) is not Reply:
             return _Arrived(report, None)
-        worker = self.scheduler.workers.get(report.worker)
-        lease = worker.leases[0] if worker is not None and worker.leases else None
-        if lease is None or lease.number != report.lease or lease.task.lease is not lease:
-            return _Arrived(report, None)  # nobody waits for it
         return _Arrived(report, _unpickled(report.kind, report.body))
 
     def _event(self, arrived: _Arrived) -> Event:

@@ -28,7 +28,7 @@ class Shape(NamedTuple):
     seconds: float
 
 
-SMALL, LARGE, AHEAD = "3 tags, 4 workers", "1,000 tags and workers", "3 tags, 4 workers, sent ahead"
+SMALL, LARGE, AHEAD = "3 tags, 4 workers", "1,000 tags, 1,000 workers", "3 tags, 4 workers, sent ahead"
 SHAPES = {
     LARGE: Shape(1000, 1000, 1_000_000, 0.1),
     SMALL: Shape(3, 4, 1000, 0.1),

@@ -81,10 +81,10 @@ def descendants(pids: Iterable[int]) -> dict[int, list[int]]:
     for process in _psutil().process_iter():
         with suppress(_psutil().Error):
             children.setdefault(process.ppid(), []).append(process.pid)
-    for pid, found in wanted.items():
+    for pid, tree in wanted.items():
         generation = children.get(pid, [])
         while generation:
-            found += generation
+            tree.extend(generation)
             generation = [grandchild for child in generation for grandchild in children.get(child, ())]
     return wanted
 

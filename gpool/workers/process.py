@@ -44,9 +44,8 @@ def _in_forked_child() -> None:
         with suppress(OSError):
             os.close(fd)
     _program_fds.clear()
-    global _start_lock, _server
-    _start_lock = threading.Lock()
-    _server = _ForkServer()
+    _start_lock._at_fork_reinit()  # type: ignore[attr-defined]
+    _server.forget()
 
 
 def own(fd: int) -> int:
@@ -135,6 +134,10 @@ if sys.platform != "win32":
             super().__init__()
             self._preload_modules = _PRELOAD
             self._users = 0
+
+        def forget(self) -> None:
+            """In a forked child: the server is the parent's."""
+            self.__init__()  # type: ignore[misc]
 
         def acquire(self) -> None:
             with self._lock:  # type: ignore[attr-defined]
