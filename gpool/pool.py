@@ -208,7 +208,7 @@ class GroupedPool(Executor):
             if record.kind:
                 kinds[record.kind] = Settings(settings.initializer, settings.initargs, settings.env, settings.nice)
         self._supervisor.begin()
-        weakref.finalize(self, self._supervisor.abandon).atexit = False  # type: ignore[misc]
+        weakref.finalize(self, self._supervisor.abandon).atexit = False
 
     def __repr__(self) -> str:
         scheduler = self._supervisor.scheduler
@@ -343,6 +343,7 @@ class GroupedPool(Executor):
             self._supervisor.feed_ended(feed)
 
         feed = self._feed(iter(iterable), submit, tag, self._backed_up, ended)
+        feed.begin()
         return feed
 
     def _feed(
@@ -363,7 +364,6 @@ class GroupedPool(Executor):
             name=f"gpool-feed-{tag}",
         )
         self._supervisor.look(lambda: self._supervisor.feeds.add(feed))
-        feed.begin()
         return feed
 
     def _submit(
@@ -419,6 +419,7 @@ class GroupedPool(Executor):
             return buffersize is not None and results.unread >= buffersize
 
         feed = results.feed = self._feed(zip(*iterables, strict=False), submit, tag, paused, ended)
+        feed.begin()
         return results
 
     # -- resizing -----------------------------------------------------------------------------------------------

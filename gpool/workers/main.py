@@ -18,7 +18,7 @@ import select
 import signal
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -167,27 +167,9 @@ class _Worker:
         return number
 
     def _run(self, frame: Frame) -> tuple[int, bytes, float]:
-        """Open the call, run it, pack what came of it. Nothing that user code raises gets out."""
         (shared,) = TOKEN.unpack_from(frame.body)
-        call = memoryview(frame.body)[TOKEN.size :]
-        begun = perf_counter()
-        try:
-            fn, args, kwargs = payload.open_call(call, self._function(shared) if shared else None)
-        except BaseException as error:
-            return wire.UNREADABLE, _pack_error(error)[1], perf_counter() - begun
-        finally:
-            del call
-        begun = perf_counter()
-        try:
-            value = fn(*args, **kwargs)
-        except BaseException as error:
-            seconds = perf_counter() - begun
-            return *_pack_error(error), seconds
-        seconds = perf_counter() - begun
-        try:
-            return wire.VALUE, payload.dumps(value), seconds
-        except BaseException as error:
-            return wire.UNSENDABLE, _pack_error(error)[1], seconds
+        body = memoryview(frame.body)[TOKEN.size :]
+        return run_call(body, (lambda: self._function(shared)) if shared else None)
 
     def _function(self, number: int) -> payload.Function:
         """A shared function, unpickled at its first use. Raises whatever user code raises."""
@@ -239,6 +221,29 @@ class _Worker:
                 _write_all(self._stream, body)
         except ConnectionError:
             os._exit(1)  # the program has gone; there is nobody to tell
+
+
+def run_call(body: payload.Buffer, shared: Callable[[], payload.Function] | None) -> tuple[int, bytes, float]:
+    """Open a call, run it, pack what came of it: a frame's kind, its body, and for how long user code ran.
+
+    Nothing that user code raises gets out.
+    """
+    begun = perf_counter()
+    try:
+        fn, args, kwargs = payload.open_call(body, shared() if shared is not None else None)
+    except BaseException as error:
+        return wire.UNREADABLE, _pack_error(error)[1], perf_counter() - begun
+    begun = perf_counter()
+    try:
+        value = fn(*args, **kwargs)
+    except BaseException as error:
+        seconds = perf_counter() - begun
+        return *_pack_error(error), seconds
+    seconds = perf_counter() - begun
+    try:
+        return wire.VALUE, payload.dumps(value), seconds
+    except BaseException as error:
+        return wire.UNSENDABLE, _pack_error(error)[1], seconds
 
 
 def _pack_error(error: BaseException) -> tuple[int, bytes]:

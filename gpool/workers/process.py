@@ -309,7 +309,7 @@ class WorkerProcess:
 
 def _reducers() -> Mapping[type, Callable[[Any], Any]]:
     """How multiprocessing pickles connections and the like."""
-    return dict(reduction.ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
+    return dict(reduction.ForkingPickler._extra_reducers)
 
 
 def _start_shielded(worker: process.BaseProcess) -> None:
