@@ -6,7 +6,7 @@ worker never imports the program; and the pool leaves the pickling to cloudpickl
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -71,9 +71,9 @@ def main() -> None:
 
         # What truly cannot travel is refused for that one task, with the reason.
         try:
-            work.submit(len, open(os.devnull)).result()  # noqa: SIM115
+            work.submit(id, threading.Lock())
         except PayloadError as error:
-            print(f"an open file:                   {type(error).__name__}: {error.__cause__}")
+            print(f"a lock:                          {type(error).__name__}: {error.__cause__}")
         print("and the pool goes on:          ", work.submit(lambda: "here I am").result())
 
 

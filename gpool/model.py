@@ -146,6 +146,9 @@ class Options(NamedTuple):
     name: str | None = None
 
 
+NO_OPTIONS = Options()
+
+
 @dataclass(frozen=True)
 class Group:
     """A tag's slots and its workers' settings.
@@ -219,7 +222,7 @@ class Task:
 
     id: int
     tag: Hashable
-    options: Options = Options()
+    options: Options = NO_OPTIONS
     announce: bool = False
     state: TaskState = TaskState.QUEUED
     attempt: int = 0

@@ -22,9 +22,9 @@ from gpool.errors import InsufficientSlots, NoSlots, PayloadError, UnknownTag
 from gpool.events import CancelAsked, ResizeAsked
 from gpool.feeds import Feed
 from gpool.futures import Future
-from gpool.model import Group, Options, WorkerState, check_count, check_slots
+from gpool.model import NO_OPTIONS, Group, Options, WorkerState, check_count, check_slots
 from gpool.outcome import Outcome, raised
-from gpool.results import Kept, MapResults
+from gpool.results import Kept, MapIterator, MapResults
 from gpool.snapshot import PoolStats
 from gpool.supervisor import Listener, Supervisor
 from gpool.workers.backend import Backend, Settings
@@ -191,7 +191,7 @@ class GroupedPool(Executor):
             memory_interval=MEMORY_SECONDS if limited else None,
             listeners=() if listener is None else (listener,),
         )
-        self._view = GroupView(self, None, Options())
+        self._view = GroupView(self, None, NO_OPTIONS)
         self._defaults = defaults
         self._callback = callback
         self._on_error = on_error
@@ -222,7 +222,7 @@ class GroupedPool(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue ``fn(*args, **kwargs)`` in the general group; see ``GroupView.submit``."""
-        return self._submit(None, _NO_OPTIONS, fn, args, kwargs)
+        return self._submit(None, NO_OPTIONS, fn, args, kwargs)
 
     def map(
         self,
@@ -392,7 +392,7 @@ class GroupedPool(Executor):
         tag, options = view._tag, view._options
         shared: Shared = self._check(tag, fn, lambda: Shared(fn, (), {}))
         options = options if options.name is not None else options._replace(name=_name(fn))
-        results = MapResults(ordered=ordered, timeout=timeout, keep=self)
+        results = MapResults(ordered=ordered, timeout=timeout, bounded=buffersize is not None)
         put = results.put
 
         def follow_up(future: Future[Any], outcome: Outcome | None) -> None:
@@ -420,7 +420,7 @@ class GroupedPool(Executor):
 
         feed = results.feed = self._feed(zip(*iterables, strict=False), submit, tag, paused, ended)
         feed.begin()
-        return results
+        return MapIterator(results, self, self._supervisor.leave)
 
     # -- resizing -----------------------------------------------------------------------------------------------
 
@@ -639,7 +639,7 @@ class GroupedPool(Executor):
     # -- checking -------------------------------------------------------------------------------------------------
 
     def _view_of(self, tag: Hashable) -> GroupView:
-        return GroupView(self, tag, _NO_OPTIONS)
+        return GroupView(self, tag, NO_OPTIONS)
 
     def _known(self, tag: Hashable) -> Any:
         groups = self._supervisor.scheduler.groups
@@ -661,7 +661,6 @@ class GroupedPool(Executor):
 
 
 PyPool = GroupedPool
-_NO_OPTIONS = Options()
 
 
 def _name(fn: Callable[..., Any]) -> str:

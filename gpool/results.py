@@ -16,17 +16,20 @@ from gpool.feeds import Feed
 from gpool.futures import Future
 
 
-class MapResults(Iterator[Any]):
-    """The results of a ``map``: in the order of its input, or as they come.
+class MapResults:
+    """The results of a ``map``: in the order of its input, or as they come. Its feed refers to it.
 
-    ``close``, or dropping it half read, cancels what has not begun, as the standard library's ``map`` does; one
-    that was never read runs to its end all the same.
+    Args:
+        ordered: in the order of the input.
+        timeout: seconds from now after which ``next`` raises TimeoutError.
+        bounded: the feed waits for the reader.
     """
 
-    def __init__(self, *, ordered: bool, timeout: float | None, keep: object) -> None:
+    def __init__(self, *, ordered: bool, timeout: float | None, bounded: bool) -> None:
         self._ordered = ordered
+        self._bounded = bounded
+        self._discard = False
         self._deadline = None if timeout is None else monotonic() + timeout
-        self._keep: object = keep  # the pool must not end while somebody may still read
         self._futures: deque[Future[Any]] = deque()
         self._error: BaseException | None = None
         self._more = threading.Condition()
@@ -35,10 +38,8 @@ class MapResults(Iterator[Any]):
         self._over = False
         self.feed: Feed | None = None
 
-    def __iter__(self) -> MapResults:
-        return self
-
-    def __next__(self) -> Any:
+    def next(self) -> Any:
+        """The next result; raises what the task, or at the end the input, raised."""
         future = self._next_future()
         self._read += 1
         try:
@@ -58,6 +59,8 @@ class MapResults(Iterator[Any]):
 
     def put(self, future: Future[Any]) -> None:
         """The next future in order, or the next that ended."""
+        if self._discard:
+            return
         with self._more:
             self._futures.append(future)
             self._more.notify()
@@ -82,11 +85,13 @@ class MapResults(Iterator[Any]):
         for future in futures:
             future.cancel()
 
-    def __del__(self) -> None:
-        if self._read and self.feed is not None:
-            self.feed.cancel()
-            for future in self._futures:
-                future.cancel()
+    def dropped(self) -> None:
+        """Nobody can read any more: half read, it ends; never read, it runs to its end and keeps nothing."""
+        if self._read or self._bounded:
+            self.close()
+        else:
+            self._discard = True
+            self._futures.clear()
 
     def _next_future(self) -> Future[Any]:
         def ready() -> bool:
@@ -105,6 +110,31 @@ class MapResults(Iterator[Any]):
 
     def _unsettled(self) -> int:
         return 0 if self.feed is None else self.feed.unfinished
+
+
+class MapIterator(Iterator[Any]):
+    """What ``map`` hands out. It keeps the pool alive, and nothing refers to it but its reader.
+
+    ``close``, or dropping it half read, cancels what has not begun, as the standard library's ``map`` does.
+    """
+
+    def __init__(self, results: MapResults, keep: object, later: Callable[[Callable[[], None]], None]) -> None:
+        self._results = results
+        self._keep: object = keep
+        self._later = later
+
+    def __iter__(self) -> MapIterator:
+        return self
+
+    def __next__(self) -> Any:
+        return self._results.next()
+
+    def close(self) -> None:
+        """Draw no more and cancel what has not begun."""
+        self._results.close()
+
+    def __del__(self) -> None:
+        self._later(self._results.dropped)  # a finalizer takes no lock
 
 
 class Kept(Iterator[Any]):

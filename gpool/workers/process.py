@@ -286,7 +286,7 @@ class WorkerProcess:
     @property
     def exitcode(self) -> int | None:
         """The exit code once the process has ended, as multiprocessing gives it. Reaps it."""
-        code = self._process._popen.poll()  # type: ignore[attr-defined]
+        code = self._process._popen.poll()
         return None if code is None else int(code)
 
     def kill_group(self) -> None:
@@ -309,7 +309,7 @@ class WorkerProcess:
 
 def _reducers() -> Mapping[type, Callable[[Any], Any]]:
     """How multiprocessing pickles connections and the like."""
-    return dict(reduction.ForkingPickler._extra_reducers)
+    return dict(reduction.ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
 
 
 def _start_shielded(worker: process.BaseProcess) -> None:
