@@ -25,6 +25,7 @@ FLOORS = {
     "ahead": 2,
     "placement": 2,
     "lifecycle": 2,
+    "workforce": 2,
     "scheduler": 2,
     "invariants": 2,
     "workers.wire": 2,

@@ -64,8 +64,11 @@ class Call(NamedTuple):
 
 
 def _by_value_modules() -> bool:
-    cloudpickle = sys.modules.get("cloudpickle")
-    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
+    if "cloudpickle" not in sys.modules:
+        return False
+    import cloudpickle  # waits if another thread is in the middle of importing it
+
+    return bool(cloudpickle.list_registry_pickle_by_value())
 
 
 def dumps(value: Any) -> bytes:
