@@ -533,6 +533,8 @@ class GroupedPool(Executor):
                 self._keep(outcome.value)
             if callback is not None:
                 callback(outcome.value)
+        except BaseException:
+            logger.exception("exception in a handler of %r", self)
         finally:
             self._delivered(token)
 

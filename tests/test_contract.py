@@ -53,6 +53,10 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
+def _raise_odd() -> None:
+    raise Odd(1, 2)
+
+
 def test_is_an_executor(make_pool: MakePool) -> None:
     pool = make_pool(2)
     assert isinstance(pool, Executor)
@@ -101,7 +105,7 @@ def test_exceptions_arrive_as_themselves_with_the_workers_traceback(make_pool: M
     error = pool.submit(lambda: 1 / 0).exception()
     assert isinstance(error, ZeroDivisionError)
     assert "1 / 0" in str(error.__cause__)
-    odd = pool.submit(_raise, Odd(1, 2)).exception()
+    odd = pool.submit(_raise_odd).exception()
     assert isinstance(odd, Odd)
     assert (str(odd), odd.second) == ("1 and 2", 2)
     assert pool.submit(_raise, SystemExit(3)).exception().code == 3  # type: ignore[union-attr]
