@@ -107,7 +107,8 @@ def recall_from_others(ledger: Ledger, group: GroupRecord) -> bool:
 
     Those tags wait too in a moment, so nothing of this group's may take the place of what comes back.
     """
-    theirs = [worker for worker in ledger.ahead_in_general if worker.serving is not group]
+    others = [each for each in ledger.ahead_in_general if each is not group]
+    theirs = [worker for each in others for worker in ledger.ahead_in_general[each]]
     recall(ledger, *theirs)
     return bool(theirs)
 

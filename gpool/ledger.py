@@ -20,7 +20,7 @@ from typing import NamedTuple
 from gpool import limits
 from gpool.actions import Action, Begin, Kill, Settle, Start, Stop
 from gpool.fairness import Contenders
-from gpool.groups import GroupRecord
+from gpool.groups import GroupRecord, WorkerSet
 from gpool.model import Group, GroupState, Lease, PoolState, State, Task, TaskState, Verdict, Worker, WorkerState
 from gpool.timers import Timers
 
@@ -52,7 +52,7 @@ class Ledger:
         recycled: workers replaced because they had done their number of tasks.
         untidy: groups to be reconciled before the event is done with.
         cancelling: sent-ahead tasks being taken back to be cancelled; True if they are to be killed where begun.
-        ahead_groups: groups with ``ahead`` workers. ahead_in_general: those workers, of the general slots.
+        ahead_groups: groups with ``ahead`` workers. ahead_in_general: those of them in general slots.
     """
 
     def __init__(self, *, send_ahead: bool = True, start_failures: int = limits.START_FAILURES) -> None:
@@ -76,7 +76,7 @@ class Ledger:
         self.untidy: dict[GroupRecord, None] = {}
         self.cancelling: dict[Task, bool] = {}
         self.ahead_groups: dict[GroupRecord, None] = {}
-        self.ahead_in_general: dict[Worker, None] = {}
+        self.ahead_in_general: dict[GroupRecord, WorkerSet] = {}
         self._worker_ids = count(1)
         self._lease_ids = count(1)
 
@@ -205,17 +205,24 @@ class Ledger:
         group.ahead[worker] = None
         self.ahead_groups[group] = None
         if worker.group.general:
-            self.ahead_in_general[worker] = None
+            self.ahead_in_general.setdefault(group, {})[worker] = None
         else:
-            self.ahead_in_general.pop(worker, None)
+            self._unmark_in_general(worker, group)
 
     def unmark_ahead(self, worker: Worker, group: GroupRecord) -> None:
         """The worker holds none that it has not begun, or none that could be taken back once more."""
         if worker in group.ahead:
             del group.ahead[worker]
-            self.ahead_in_general.pop(worker, None)
+            self._unmark_in_general(worker, group)
             if not group.ahead:
                 del self.ahead_groups[group]
+
+    def _unmark_in_general(self, worker: Worker, group: GroupRecord) -> None:
+        same = self.ahead_in_general.get(group)
+        if same is not None and worker in same:
+            del same[worker]
+            if not same:
+                del self.ahead_in_general[group]
 
     # -- workers come and go --------------------------------------------------------------------------------
 

@@ -182,12 +182,13 @@ class GroupedPool(Executor):
             from gpool.workers.process import start_method
 
             backend = LocalBackend(start_method(mp_context))
-        kinds = [Settings(initializer, tuple(initargs))]
+        order = sorted(groups, key=lambda tag: tag is None)  # reserved groups start first
+        kinds = _kinds(groups, Settings(initializer, tuple(initargs)), order)
         limited = any(group.memory_limit for group in groups.values())
         self._supervisor = Supervisor(
             backend,
             clock=clock,
-            settings=lambda kind: kinds[kind] if kind < len(kinds) else kinds[0],
+            settings=kinds.__getitem__,
             memory_interval=MEMORY_SECONDS if limited else None,
             listeners=() if listener is None else (listener,),
         )
@@ -199,14 +200,7 @@ class GroupedPool(Executor):
         self._kept: deque[Any] = deque()
         self._readers = 0
         self._out: set[object] = set()  # of put and ingest: what has not ended, or not been delivered
-        order = sorted(groups, key=lambda tag: tag is None)  # reserved groups start first
         self._supervisor.ask(ResizeAsked({tag: groups[tag].slots for tag in order}, groups))
-        for record in self._supervisor.scheduler.groups.values():
-            settings = groups[record.tag]
-            while record.kind >= len(kinds):
-                kinds.append(kinds[0])
-            if record.kind:
-                kinds[record.kind] = Settings(settings.initializer, settings.initargs, settings.env, settings.nice)
         self._supervisor.begin()
         weakref.finalize(self, self._supervisor.abandon).atexit = False
 
@@ -706,6 +700,28 @@ def _completed(group: Group, defaults: Group) -> Group:
     if group.own_kind and group.initializer is None:
         changes |= {"initializer": defaults.initializer, "initargs": defaults.initargs}
     return replace(group, **changes)
+
+
+class _Kinds(dict[int, Settings]):
+    """Settings by kind of worker; a kind that is not here has the pool's own."""
+
+    def __init__(self, own: Settings) -> None:
+        super().__init__()
+        self._own = own
+
+    def __missing__(self, kind: int) -> Settings:
+        return self._own
+
+
+def _kinds(groups: Mapping[Hashable, Group], own: Settings, order: list[Hashable]) -> _Kinds:
+    """What each kind of worker is started with. The scheduler numbers a tag's kind by its order of declaration."""
+    kinds = _Kinds(own)
+    tags: list[Hashable] = [None, *(tag for tag in order if tag is not None)]
+    for index, tag in enumerate(tags):
+        group = groups[tag]
+        if group.own_kind:
+            kinds[index + 1] = Settings(group.initializer, group.initargs, group.env, group.nice)
+    return kinds
 
 
 def _reraise(error: BaseException, cause: BaseException | None) -> None:

@@ -282,6 +282,8 @@ class Supervisor:
         while not self.closed.is_set():
             self.step(None)
         self._backend.close()
+        self.deliverer.end()
+        self.notifier.end()
 
     def step(self, timeout: float | None) -> None:
         """Wait for the backend, at most so long and never past the next timer; handle what has come."""

@@ -101,7 +101,9 @@ class LocalBackend:
         self._to_start.put((line, settings))
 
     def send(self, worker: int, lease: int, call: Call) -> None:
-        line = self._lines[worker]
+        line = self._lines.get(worker)
+        if line is None:
+            return  # it has died; the report of that is on its way
         shared = call.shared
         if shared is not None and shared.number not in line.shared:
             line.shared.add(shared.number)
@@ -112,7 +114,9 @@ class LocalBackend:
         self._flush(line)
 
     def recall(self, worker: int, keep: int) -> tuple[int, ...]:
-        line = self._lines[worker]
+        line = self._lines.get(worker)
+        if line is None:
+            return ()
         taken = []
         for number in self._unbegun(line):
             if number in line.sent and number != keep:
@@ -131,15 +135,17 @@ class LocalBackend:
                 self._flush(line)
 
     def stop(self, worker: int) -> None:
-        line = self._lines[worker]
+        line = self._lines.get(worker)
+        if line is None:
+            return
         number = next(_STOP_NUMBERS)
         self._grant(line, number)
         self._frame(line, wire.STOP, number, ())
         self._flush(line)
 
     def kill(self, worker: int) -> None:
-        line = self._lines[worker]
-        if not line.killed:
+        line = self._lines.get(worker)
+        if line is not None and not line.killed:
             line.killed = True
             self._doomed.append(line)
             self.wake()
