@@ -314,6 +314,8 @@ class Supervisor:
                 self._handle(Ticked())
             finally:
                 self._holder = 0
+        if any(type(each.report) is not Reply for each in arrived):
+            self.notify()  # workers came or went
         while self._inbox and not self.closed.is_set():
             self.post(Ticked())
         self._announce()

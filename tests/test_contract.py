@@ -314,9 +314,7 @@ def test_iteration_yields_put_and_ingest_and_ends(make_pool: MakePool) -> None:
 
 
 @pytest.mark.parametrize(("iteration", "callback", "kept"), [(False, None, 0), (True, id, 1), (None, id, 0)])
-def test_what_is_kept_for_iteration(
-    make_pool: MakePool, iteration: bool | None, callback: Any, kept: int
-) -> None:
+def test_what_is_kept_for_iteration(make_pool: MakePool, iteration: bool | None, callback: Any, kept: int) -> None:
     pool = make_pool(1, iteration=iteration, callback=callback)
     pool.put(None, abs, (1,))
     assert pool.join(60)

@@ -48,9 +48,7 @@ FLOORS = {
 IMPURE = {"time", "threading", "os", "random", "multiprocessing", "psutil", "asyncio", "socket", "selectors"}
 ONLY = {"multiprocessing": "workers.process", "psutil": "workers.health", "cloudpickle": "workers.payload"}
 MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in ROOT.rglob("*.py")
-    if path.name != "__init__.py"
+    ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.rglob("*.py") if path.name != "__init__.py"
 )
 
 

@@ -172,9 +172,10 @@ def test_inv13_a_timeout_kills_the_tree_and_names_the_task(local_pool: MakePool,
     assert isinstance(error, TaskTimeout)
     assert isinstance(error, TimeoutError)
     assert (error.task, error.timeout) == ("slow", 1.5)
-    assert not psutil.pid_exists(int(Path(note).read_text())) or psutil.Process(
-        int(Path(note).read_text())
-    ).status() == psutil.STATUS_ZOMBIE
+    assert (
+        not psutil.pid_exists(int(Path(note).read_text()))
+        or psutil.Process(int(Path(note).read_text())).status() == psutil.STATUS_ZOMBIE
+    )
     assert pool.submit(abs, -1).result() == 1
 
 
