@@ -73,7 +73,7 @@ def main() -> None:
         try:
             work.submit(id, threading.Lock())
         except PayloadError as error:
-            print(f"a lock:                          {type(error).__name__}: {error.__cause__}")
+            print(f"a lock:                         {type(error).__name__}: {error.__cause__}")
         print("and the pool goes on:          ", work.submit(lambda: "here I am").result())
 
 

@@ -310,6 +310,7 @@ class Scheduler(Ledger):
         group = self.groups.get(tag)
         if group is None:
             group = self.groups[tag] = GroupRecord(tag, settings or Group(0), 0, len(self.groups))
+            self.groups[None] = self.groups.pop(None)  # the general group is shown last
             group.charged = self.now
         elif settings is not None:
             group.charge(self.now)

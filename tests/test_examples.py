@@ -162,7 +162,7 @@ def check_closures(output: str, folder: Path) -> None:
     found(r"^captured at the first submit: +\['apple', 'pear'\]$", output)
     found(r"^captured at the second submit: +\['apple', 'plum', 'fig'\]$", output)
     found(r"^the program's own, untouched: +\['apple', 'plum'\]$", output)
-    found(r"^an open file: +PayloadError: .*pickle", output)
+    found(r"^a lock: +PayloadError: .*pickle", output)
     found(r"^and the pool goes on: +here I am$", output)
 
 

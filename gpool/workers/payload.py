@@ -16,8 +16,9 @@ import pickle
 import sys
 import traceback
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
+from types import CodeType
 from typing import Any, NamedTuple
 
 from gpool.errors import PayloadError
@@ -79,9 +80,7 @@ def dumps(value: Any) -> bytes:
         body = b"__main__"  # a lambda, a local class, …: by value then
     if b"__main__" not in body and not _by_value_modules():
         return body
-    import cloudpickle
-
-    return bytes(cloudpickle.dumps(value, _PROTOCOL))
+    return _dump_by_value(value, {})
 
 
 def dump_call(call: tuple[Any, ...]) -> bytes:
@@ -191,11 +190,24 @@ class _Unopened:
 
 def dump_with(value: Any, reducers: Mapping[type, Callable[[Any], Any]]) -> bytes:
     """Pickle by value where needed, with further reducers besides."""
+    return _dump_by_value(value, reducers)
+
+
+def _dump_by_value(value: Any, reducers: Mapping[type, Callable[[Any], Any]]) -> bytes:
     import cloudpickle
 
     file = io.BytesIO()
     pickler = cloudpickle.Pickler(file, _PROTOCOL)
-    own: Iterable[Any] = (getattr(pickler, "dispatch_table", copyreg.dispatch_table),)
-    pickler.dispatch_table = ChainMap(dict(reducers), *own)
+    usual = getattr(pickler, "dispatch_table", copyreg.dispatch_table)
+
+    def reduce_code(code: CodeType) -> tuple[Any, ...]:
+        return _code_of, (code.co_filename, *usual[CodeType](code))
+
+    pickler.dispatch_table = ChainMap({**reducers, CodeType: reduce_code}, usual)
     pickler.dump(value)
     return file.getvalue()
+
+
+def _code_of(filename: str, make: Callable[..., CodeType], parts: tuple[Any, ...]) -> CodeType:
+    """Code that knows its file: some releases of cloudpickle drop it, and with it every traceback's source lines."""
+    return make(*parts).replace(co_filename=filename)
