@@ -10,13 +10,13 @@ pickle's output is used unless it mentions ``__main__`` or a module registered f
 
 from __future__ import annotations
 
-import copyreg
 import io
 import pickle
 import sys
 import traceback
 from collections import ChainMap
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import count
 from types import CodeType
 from typing import Any, NamedTuple
@@ -194,18 +194,27 @@ def dump_with(value: Any, reducers: Mapping[type, Callable[[Any], Any]]) -> byte
 
 
 def _dump_by_value(value: Any, reducers: Mapping[type, Callable[[Any], Any]]) -> bytes:
+    file = io.BytesIO()
+    _by_value_pickler()(file, reducers).dump(value)
+    return file.getvalue()
+
+
+@cache
+def _by_value_pickler() -> Any:
+    """cloudpickle's pickler, taught that code keeps its file's name, and to take further reducers."""
     import cloudpickle
 
-    file = io.BytesIO()
-    pickler = cloudpickle.Pickler(file, _PROTOCOL)
-    usual = getattr(pickler, "dispatch_table", copyreg.dispatch_table)
+    usual: Mapping[type, Callable[[Any], Any]] = cloudpickle.Pickler.dispatch_table
 
     def reduce_code(code: CodeType) -> tuple[Any, ...]:
         return _code_of, (code.co_filename, *usual[CodeType](code))
 
-    pickler.dispatch_table = ChainMap({**reducers, CodeType: reduce_code}, usual)
-    pickler.dump(value)
-    return file.getvalue()
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def __init__(self, file: io.BytesIO, reducers: Mapping[type, Callable[[Any], Any]]) -> None:
+            self.dispatch_table = ChainMap({**reducers, CodeType: reduce_code}, usual)  # read by the constructor
+            super().__init__(file, _PROTOCOL)
+
+    return Pickler
 
 
 def _code_of(filename: str, make: Callable[..., CodeType], parts: tuple[Any, ...]) -> CodeType:
