@@ -18,9 +18,10 @@ class Start(NamedTuple):
 
 
 class Dispatch(NamedTuple):
-    """Send this attempt to its worker."""
+    """Send these attempts to their worker, in this order."""
 
-    lease: Lease
+    worker: Worker
+    leases: tuple[Lease, ...]
 
 
 class Recall(NamedTuple):

@@ -14,14 +14,14 @@ from gpool import limits
 from gpool.actions import Dispatch, Recall
 from gpool.groups import GroupRecord
 from gpool.ledger import Ledger
-from gpool.model import TaskState, Worker, WorkerState
+from gpool.model import Lease, TaskState, Worker, WorkerState
 
 
 def top_up(ledger: Ledger, group: GroupRecord) -> None:
     """Send ahead to the group's workers that have room, each an equal part of the backlog."""
-    if not ledger.send_ahead:
+    if not ledger.send_ahead or group.mean_seconds > limits.AHEAD_SECONDS:
         return
-    while group.roomy and group.backlog and group.backlog.peek().options.timeout is None:
+    while group.roomy and group.backlog.size and group.backlog.peek().options.timeout is None:
         worker = next(iter(group.roomy))
         share = -(-group.backlog.size // len(group.roomy))
         del group.roomy[worker]  # what has no room now has it again when its head has ended
@@ -53,23 +53,25 @@ def _room(ledger: Ledger, worker: Worker, group: GroupRecord) -> int:
 def _send(ledger: Ledger, worker: Worker, group: GroupRecord, most: int) -> None:
     """Send up to ``most`` queued tasks ahead; one with a timeout stays, for it must begin at once."""
     backlog = group.backlog
-    while most > 0 and backlog and backlog.peek().options.timeout is None:
+    leases: list[Lease] = []
+    while len(leases) < most and backlog.size and backlog.peek().options.timeout is None:
         lease = ledger.lease(worker, group)
         ledger.move(lease.task, TaskState.LEASED)
-        ledger.actions.append(Dispatch(lease))
-        group.ahead_floor = lease.task.options.priority
-        most -= 1
+        leases.append(lease)
+    group.ahead_floor = leases[-1].task.options.priority
+    ledger.actions.append(Dispatch(worker, tuple(leases)))
     ledger.mark_ahead(worker, group)
-    if not backlog:
+    if not backlog.size:
         ledger.contenders.touch(group)
 
 
 def head_ended(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:
     """The worker has gone on to its next lease: its head is the youngest now."""
     if worker in group.ahead:
-        ledger.unmark_ahead(worker, group)
         if len(worker.leases) > 1:
             ledger.mark_ahead(worker, group)
+        else:
+            ledger.unmark_ahead(worker, group)
 
 
 def is_stuck(ledger: Ledger, worker: Worker) -> bool:

@@ -5,7 +5,8 @@ re-entrant lock and make their condition, and their lists of waiters and callbac
 So ``wait``, ``as_completed`` and ``asyncio.wrap_future`` work as they do on stock futures.
 
 Guarantees. A future settles once. Waiters are woken before ``settle`` returns. Done-callbacks run on a thread
-that does nothing else, never on the one that settles and never under the lock.
+that does nothing else, never on the one that settles and never under the lock. What a worker sent is unpickled by
+whoever asks for it first, in that thread, once, and never under the lock.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as StockFuture
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from gpool.model import Task, TaskState
+from gpool.model import Task
 from gpool.outcome import Outcome
+from gpool.workers.payload import NO_CALL, open_outcome
+from gpool.workers.wire import VALUE, Frame
 
 if TYPE_CHECKING:
     from gpool.supervisor import Supervisor
@@ -32,6 +35,7 @@ _LAZY: dict[str, Callable[[], Any]] = {
     "_waiters": list,
     "_done_callbacks": list,
 }
+_OPENING = object()
 _OVER = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
 
@@ -44,15 +48,16 @@ class Future(StockFuture[T]):
 
     _state: str
 
-    def __init__(self, task: Task, call: Call | None, owner: Supervisor) -> None:
+    def __init__(self, task: Task, call: Call, owner: Supervisor) -> None:
         # The stock constructor would make what is made on demand here.
         self._state = PENDING
         self._result = None
         self._exception = None
+        self._sealed: object = None  # the worker's answer as it came, or _OPENING
         self._task = task
-        self._call = call
+        self.call = call
         self._owner: Supervisor | None = owner
-        self._follow_up: Callable[[Future[T], Outcome | None], None] | None = None
+        self._follow_up: Callable[[Future[T]], object] | None = None
 
     def __getattr__(self, name: str) -> Any:
         make = _LAZY.get(name)
@@ -67,13 +72,11 @@ class Future(StockFuture[T]):
     def _word(self) -> str:
         if self._state == PENDING:
             return self._task.state.value
-        if self._state == FINISHED:
-            return "raised" if self._exception is not None else "returned"
-        return "cancelled"
+        return "ended" if self._state == FINISHED else "cancelled"
 
     def running(self) -> bool:
-        """True while the task holds a slot."""
-        return self._state == PENDING and self._task.state is TaskState.RUNNING
+        """True once the task was begun and until it has ended, between two attempts too."""
+        return self._state == PENDING and self._task.attempt > 0
 
     def cancel(self, kill: bool = False) -> bool:
         """Give the task up if it has not begun; with ``kill``, a running one too, by killing its worker.
@@ -84,6 +87,42 @@ class Future(StockFuture[T]):
         if self._state == PENDING and owner is not None:
             owner.cancel(self._task, kill)
         return self.cancelled()
+
+    def done(self) -> bool:
+        """True when the task has ended or was cancelled."""
+        return self._state in _OVER
+
+    def result(self, timeout: float | None = None) -> T:
+        """What the task returned.
+
+        Raises:
+            CancelledError: it was cancelled.
+            TimeoutError: it has not ended within ``timeout`` seconds.
+            Whatever the task raised, or an error of gpool's.
+        """
+        value, error = self.outcome(timeout)
+        if error is None:
+            return cast(T, value)
+        try:
+            raise error
+        finally:
+            del self, error  # what was raised refers to this frame
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the task raised, or None. CancelledError and TimeoutError are raised as by ``result``."""
+        return self.outcome(timeout).error
+
+    def outcome(self, timeout: float | None = None) -> Outcome:
+        """What the task returned or raised. CancelledError and TimeoutError are raised as by ``result``."""
+        if self._state == PENDING:
+            with self._condition:
+                if not self._condition.wait_for(self.done, timeout):
+                    raise TimeoutError
+        if self._state != FINISHED:
+            raise CancelledError
+        if self._sealed is not None:
+            self._open()
+        return Outcome(self._result, self._exception)
 
     def get(self, timeout: float | None = None) -> T:
         """``result`` by its ``AsyncResult`` name."""
@@ -97,7 +136,7 @@ class Future(StockFuture[T]):
         """True if the task returned. ValueError if it has not ended."""
         if not self.done():
             raise ValueError(f"{self!r} is not ready")
-        return self._state == FINISHED and self._exception is None
+        return self._state == FINISHED and self.outcome().ok
 
     def add_done_callback(self, fn: Callable[[StockFuture[T]], object]) -> None:
         """Call ``fn(future)`` when the task has ended; at once, in this thread, if it has ended already."""
@@ -119,29 +158,60 @@ class Future(StockFuture[T]):
         """Only the pool settles a pool's future."""
         self.set_running_or_notify_cancel()
 
-    def settle(self, outcome: Outcome | None) -> list[Callable[..., object]]:
-        """The pool's word on it; None means cancelled. Returns the done-callbacks still to be run."""
+    def settle(self, verdict: Outcome | Frame | None) -> list[Callable[..., object]]:
+        """The pool's word on it; None means cancelled. Returns the done-callbacks still to be run.
+
+        A worker's frame is unpickled by whoever first asks for the outcome: that may be slow, and runs user code.
+        """
         with _lock:
             if self._state != PENDING:
                 raise RuntimeError(f"{self!r} has been settled before")
-            if outcome is None:
-                self._state = CANCELLED_AND_NOTIFIED
+            self.call, self._owner = NO_CALL, None
+            if type(verdict) is Outcome:
+                self._result, self._exception = verdict
             else:
-                self._result, self._exception = outcome
-                self._state = FINISHED
-            self._call = self._owner = None
+                self._sealed = verdict
+            self._state = CANCELLED_AND_NOTIFIED if verdict is None else FINISHED
             made = self.__dict__
             for waiter in made.get("_waiters", ()):
-                if outcome is None:
-                    waiter.add_cancelled(self)
-                elif outcome.error is not None:
-                    waiter.add_exception(self)
-                else:
-                    waiter.add_result(self)
+                _tell(waiter, self, verdict)
             if "_condition" in made:
                 self._condition.notify_all()
             callbacks: list[Callable[..., object]] = made.pop("_done_callbacks", [])
         return callbacks
+
+    def _open(self) -> None:
+        """Unpickle the answer, once, in this thread or in the one that is at it already."""
+        with _lock:
+            while self._sealed is _OPENING:
+                self._condition.wait()
+            frame = self._sealed
+            if frame is None:
+                return
+            self._sealed = _OPENING
+        outcome = None
+        try:
+            assert isinstance(frame, Frame)
+            outcome = open_outcome(frame.kind, frame.body)
+        finally:
+            with _lock:
+                if outcome is None:
+                    self._sealed = frame  # Ctrl-C: whoever asks next tries again
+                else:
+                    self._result, self._exception = outcome
+                    self._sealed = None
+                if "_condition" in self.__dict__:
+                    self._condition.notify_all()
+
+
+def _tell(waiter: Any, future: Future[Any], verdict: Outcome | Frame | None) -> None:
+    """Tell one of the standard library's waiters; some wait for the first failure only."""
+    if verdict is None:
+        waiter.add_cancelled(future)
+    elif verdict.error is None if type(verdict) is Outcome else verdict.kind == VALUE:  # type: ignore[union-attr]
+        waiter.add_result(future)
+    else:
+        waiter.add_exception(future)
 
 
 def _call_back(fn: Callable[..., object], future: Future[Any]) -> None:

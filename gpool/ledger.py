@@ -201,12 +201,13 @@ class Ledger:
         self.contenders.touch(serving)
 
     def mark_ahead(self, worker: Worker, group: GroupRecord) -> None:
-        """The worker holds leases that it may not have begun."""
+        """The worker holds leases that it may not have begun, behind a head that is the group's youngest."""
+        group.ahead.pop(worker, None)
         group.ahead[worker] = None
         self.ahead_groups[group] = None
         if worker.group.general:
             self.ahead_in_general.setdefault(group, {})[worker] = None
-        else:
+        elif self.ahead_in_general:
             self._unmark_in_general(worker, group)
 
     def unmark_ahead(self, worker: Worker, group: GroupRecord) -> None:

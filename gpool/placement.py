@@ -18,7 +18,7 @@ from gpool.model import GroupState, Worker, WorkerState
 
 def fill(ledger: Ledger, group: GroupRecord) -> None:
     """Give the group's queued tasks every slot they may use, then send ahead what may be."""
-    while group.backlog:
+    while group.backlog.size:
         if group.ahead and ahead.recall_stuck(ledger, group):
             return  # those are older; ``Recalled`` fills again
         worker = _free_worker(ledger, group)
@@ -39,7 +39,7 @@ def place(ledger: Ledger, worker: Worker) -> None:
         ledger.rebind(worker, ledger.general)
         group = ledger.general
     heir = _heir(ledger, worker) if group.general else group
-    if heir is None or not heir.backlog:
+    if heir is None or not heir.backlog.size:
         group.idle.add(worker)
         ahead.recall_for_idle(ledger, worker)
     elif heir.kind != worker.kind:
@@ -51,7 +51,8 @@ def place(ledger: Ledger, worker: Worker) -> None:
         if group.general and heir.short:
             _bind_to_reserve(ledger, worker, heir)
         _assign(ledger, worker, heir)
-        fill(ledger, heir)
+        if heir.backlog.size:
+            ahead.top_up(ledger, heir)  # it had no other slot to use, or it would not have waited for this one
 
 
 def settle_bindings(ledger: Ledger, group: GroupRecord) -> None:
@@ -106,7 +107,7 @@ def _assign(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:
     ledger.move(worker, WorkerState.BUSY)
     lease = ledger.lease(worker, group)
     ledger.begin(lease)
-    ledger.actions.append(Dispatch(lease))
+    ledger.actions.append(Dispatch(worker, (lease,)))
     group.roomy[worker] = None
 
 

@@ -275,10 +275,10 @@ class GroupedPool(Executor):
         holds_slot = threading.Event()
         settled = self._deliver_to(_Handlers(callback, error))
 
-        def follow_up(future: Future[Any], outcome: Outcome | None) -> None:
+        def follow_up(future: Future[Any]) -> None:
             holds_slot.set()
             if future.done():
-                settled(future, outcome)
+                settled(future)
 
         future = self._supervisor.submit(
             tag, call, Options(name=_name(fn)), announce=True, follow_up=follow_up, register=self._out.add
@@ -319,8 +319,8 @@ class GroupedPool(Executor):
         options = Options(name=_name(fn))
         settle = self._deliver_to(handlers)
 
-        def follow_up(future: Future[Any], outcome: Outcome | None) -> None:
-            settle(future, outcome)
+        def follow_up(future: Future[Any]) -> None:
+            settle(future)
             feed.settled()
 
         def submit(item: Any) -> Future[Any] | None:
@@ -389,7 +389,7 @@ class GroupedPool(Executor):
         results = MapResults(ordered=ordered, timeout=timeout, bounded=buffersize is not None)
         put = results.put
 
-        def follow_up(future: Future[Any], outcome: Outcome | None) -> None:
+        def follow_up(future: Future[Any]) -> None:
             feed.settled()
             if not ordered:
                 put(future)
@@ -504,21 +504,22 @@ class GroupedPool(Executor):
     def _all_delivered(self) -> bool:
         return not self._supervisor.feeds and not self._out
 
-    def _deliver_to(self, handlers: _Handlers) -> Callable[[Future[Any], Outcome | None], None]:
+    def _deliver_to(self, handlers: _Handlers) -> Callable[[Future[Any]], None]:
         """What is done, under the turn, when a task of ``put`` or ``ingest`` has settled."""
         deliverer = self._supervisor.deliverer
 
-        def settled(future: Future[Any], outcome: Outcome | None) -> None:
-            if outcome is None:
+        def settled(future: Future[Any]) -> None:
+            if future.cancelled():
                 self._delivered(future)
             else:
-                deliverer.call(self._hand_over, future, handlers, outcome)
+                deliverer.call(self._hand_over, future, handlers, future.outcome)
 
         return settled
 
-    def _hand_over(self, token: object, handlers: _Handlers, outcome: Outcome) -> None:
+    def _hand_over(self, token: object, handlers: _Handlers, open_outcome: Callable[[], Outcome]) -> None:
         """On the delivery thread: give an outcome to whom it belongs."""
         try:
+            outcome = open_outcome()
             if outcome.error is not None:
                 self._tell_error(handlers, outcome.error)
                 return
@@ -545,7 +546,7 @@ class GroupedPool(Executor):
         """An error that is no task's: an iterable that raised, an item that does not pickle."""
         token = object()
         self._out.add(token)
-        self._supervisor.deliverer.call(self._hand_over, token, handlers, raised(error))
+        self._supervisor.deliverer.call(self._hand_over, token, handlers, lambda: raised(error))
 
     def _tell_error(self, handlers: _Handlers, error: BaseException) -> None:
         handler = handlers.error or self._on_error
@@ -576,7 +577,7 @@ class GroupedPool(Executor):
     @property
     def pending(self) -> int:
         """Tasks that have not ended."""
-        return len(self._supervisor.scheduler.tasks)
+        return self._supervisor.pending
 
     def stats(self) -> PoolStats:
         """What every group and worker is doing, at one moment."""
@@ -588,7 +589,7 @@ class GroupedPool(Executor):
 
     def _quiet(self) -> bool:
         supervisor = self._supervisor
-        if supervisor.feeds or supervisor.scheduler.tasks:
+        if supervisor.feeds or supervisor.pending:
             return False
         return supervisor.deliverer.is_current or not self._out
 

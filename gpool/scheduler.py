@@ -76,15 +76,25 @@ class Scheduler(Ledger):
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take ``event`` at instant ``now``, then whatever has become due; return what is to be done."""
         self.now = now
-        self.actions = actions = list[Action]()
+        actions: list[Action] = []
+        self.actions = actions
         self._handlers[type(event)](event)  # type: ignore[operator]
-        if self.timers:
-            self.timers.run(now)
+        timers = self.timers
+        if timers.soonest <= now:
+            timers.run(now)
         if self.untidy:
             tidy(self)
         if self.state is PoolState.CLOSING and not self.tasks:
             self._wind_up()
         return actions
+
+    def would_wait(self, task: Task) -> bool:
+        """True when a new task would only be queued: it comes behind one for which there is no slot.
+
+        Safe to ask from any thread: who sees a backlog here knows that whoever empties it has not done so yet.
+        """
+        group = self.groups[task.tag]
+        return group.backlog.size > 0 and task.options.priority <= group.ahead_floor
 
     @property
     def next_timer(self) -> float | None:
@@ -107,6 +117,9 @@ class Scheduler(Ledger):
         self.tasks[task.id] = task
         if self.state is not PoolState.OPEN:
             self.settle(task, Verdict.CLOSED)
+            return
+        if self.would_wait(task):
+            self.groups[task.tag].backlog.push(task)
         else:
             self._offer(task)
 
@@ -127,7 +140,8 @@ class Scheduler(Ledger):
             return
         lease = task.lease
         if lease is None:
-            self.abandon(task, Verdict.CANCELLED)
+            if event.kill or task.attempt == 0:  # between two attempts it counts as running
+                self.abandon(task, Verdict.CANCELLED)
         elif task.state is LEASED or (event.kill and len(lease.worker.leases) > 1):
             self.cancelling[task] = event.kill
             ahead.recall(self, lease.worker)
@@ -187,7 +201,7 @@ class Scheduler(Ledger):
             ahead.head_ended(self, worker, group)
             if ahead.has_room(worker, group):
                 group.roomy[worker] = None
-                if group.backlog:
+                if group.backlog.size:
                     fill(self, group)
         else:
             self.vacate(worker)

@@ -10,25 +10,29 @@ Guarantees:
 
 - The inbox is appended to without a lock, so a finalizer or a signal handler may submit.
 - An asynchronous exception in the main thread is held back while that thread has the turn.
-- No user code runs under the turn: results are unpickled before it is taken, handlers run on threads of their own.
+- No user code runs under the turn, nor on the supervisor's thread: results are unpickled by whoever asks for them,
+  handlers run on threads of their own. (An exception is unpickled here if the task's ``retry_on`` needs its type.)
 - An action that fails breaks the pool in the open: every future ends, with the failure as its cause.
 
+- What is left in the inbox is seen: who leaves something looks first whether a turn is due that will come by anyway,
+  and every turn ends with a look at the inbox.
+
 The mutable state is ``_futures`` (of tasks that have not ended), what the scheduler and the backend keep, and the
-facts of the report being handled, from which outcomes are made.
+report in hand, from which outcomes are made.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import pickle
 import signal
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 from gpool import snapshot
 from gpool.actions import Begin, Break, Close, Dispatch, Kill, Recall, Settle, Start, Stop
@@ -36,7 +40,6 @@ from gpool.delivery import Courier, logger
 from gpool.errors import (
     GroupBroken,
     MemoryLimitExceeded,
-    PayloadError,
     PoolClosed,
     PoolError,
     TaskTimeout,
@@ -58,23 +61,22 @@ from gpool.events import (
 from gpool.futures import Future
 from gpool.interrupts import shielded
 from gpool.model import Options, PoolState, Task, Verdict
-from gpool.outcome import Outcome, raised, returned
+from gpool.outcome import Outcome, raised
 from gpool.scheduler import Scheduler, Transition
 from gpool.workers import wire
-from gpool.workers.backend import Backend, Exited, Ready, Reply, Report, Settings
-from gpool.workers.payload import Buffer, Call, load_error
+from gpool.workers.backend import Backend, Exited, Ready, Replied, Report, Settings
+from gpool.workers.payload import Call, open_outcome
+from gpool.workers.wire import Frame
 
-FollowUp = Callable[[Future[Any], Outcome | None], None]
+FollowUp = Callable[[Future[Any]], object]
 Listener = Callable[[Transition], object]
 
+_TICK = Ticked()
 _alive: weakref.WeakSet[Supervisor] = weakref.WeakSet()
 
 
-class _Arrived(NamedTuple):
-    """A report, unpickled."""
-
-    report: Report
-    outcome: Outcome | None
+_LEFT_IN_THE_INBOX = 64
+"""Submissions that may be left lying for the supervisor before their thread deals with them itself."""
 
 
 class Supervisor:
@@ -116,7 +118,7 @@ class Supervisor:
         self._turn = threading.Lock()
         self._holder = 0
         self._waiting_until = float("-inf")
-        self._arrived: _Arrived | None = None
+        self._report: Frame | Exited | None = None
         self._transitions: deque[Transition] = deque()
         self._failure: BaseException | None = None
         self.changed = threading.Condition()  # notified when something that ``join`` waits for may have come true
@@ -160,8 +162,18 @@ class Supervisor:
         self._futures[task.id] = future
         if register is not None:
             register(future)
-        self.post(SubmitAsked(task))
+        self._leave_or_post(SubmitAsked(task))
         return future
+
+    def _leave_or_post(self, event: SubmitAsked) -> None:
+        """Leave a task in the inbox if it would only be queued: whoever empties that queue looks here afterwards."""
+        inbox = self._inbox
+        inbox.append(event)
+        if not self.scheduler.would_wait(event.task):
+            self._take_turns()
+        elif len(inbox) >= _LEFT_IN_THE_INBOX:
+            self._take_turns()
+            time.sleep(0)  # results may have come: their thread needs the interpreter
 
     def cancel(self, task: Task, kill: bool) -> None:
         """Cancel a task if the machine allows it; when this returns the future says whether it did."""
@@ -175,6 +187,9 @@ class Supervisor:
     def post(self, item: Event | Callable[[], None]) -> None:
         """Leave something in the inbox, and deal with it now if the turn is free."""
         self._inbox.append(item)
+        self._take_turns()
+
+    def _take_turns(self) -> None:
         while self._inbox:
             with shielded():
                 if not self._turn.acquire(blocking=False):
@@ -209,6 +224,11 @@ class Supervisor:
         if self._inbox:
             self._backend.wake()
         return answer
+
+    @property
+    def pending(self) -> int:
+        """Tasks that have not ended."""
+        return len(self._futures)
 
     def stats(self) -> snapshot.PoolStats:
         """A snapshot, with fresh health samples."""
@@ -300,24 +320,21 @@ class Supervisor:
             self._holder = threading.get_ident()
             reports = self._backend.poll()
             self._holder = 0
-        arrived = [self._open(report) for report in reports]
+        opened = self._open_for_retries(reports)
         samples = self._sample()
         with self._turn:
             self._holder = threading.get_ident()
             try:
-                for self._arrived in arrived:
-                    self._handle(self._event(self._arrived))
-                self._arrived = None
+                for report in reports:
+                    self._take(report, opened)
                 for event in samples:
                     self._handle(event)
                 self._work()
-                self._handle(Ticked())
+                self._handle(_TICK)
             finally:
                 self._holder = 0
-        if any(type(each.report) is not Reply for each in arrived):
+        if any(type(report) is not Replied for report in reports):
             self.notify()  # workers came or went
-        while self._inbox and not self.closed.is_set():
-            self.post(Ticked())
         self._announce()
 
     def _due(self) -> float | None:
@@ -357,13 +374,13 @@ class Supervisor:
         """Let the scheduler decide, and do what it says; what that leads to at once is handled first of all."""
         if self._failure is not None:
             return
-        queue: deque[Event] = deque((event,))
+        events = [event]
         try:
-            while queue:
-                for action in self.scheduler.handle(queue.popleft(), self._clock()):
+            for each in events:  # grows meanwhile
+                for action in self.scheduler.handle(each, self._clock()):
                     follow = self._PERFORM[type(action)](self, action)
                     if follow is not None:
-                        queue.append(follow)
+                        events.append(follow)
         except Exception as error:
             self._fail(error)
         if self._listeners and self.scheduler.transitions:
@@ -402,10 +419,10 @@ class Supervisor:
         return None
 
     def _dispatch(self, action: Dispatch) -> None:
-        lease = action.lease
-        call = self._futures[lease.task.id]._call
-        assert call is not None
-        self._backend.send(lease.worker.id, lease.number, call)
+        futures = self._futures
+        self._backend.send(
+            action.worker.id, [(lease.number, futures[lease.task.id].call) for lease in action.leases]
+        )
 
     def _recall(self, action: Recall) -> Event:
         return Recalled(action.worker.id, self._backend.recall(action.worker.id, action.keep))
@@ -419,11 +436,11 @@ class Supervisor:
     def _begin_task(self, action: Begin) -> None:
         future = self._futures[action.task.id]
         if future._follow_up is not None:
-            future._follow_up(future, None)
+            future._follow_up(future)
 
     def _settle(self, action: Settle) -> None:
         future = self._futures.pop(action.task.id)
-        self._finish(future, self._outcome(action.task, action.verdict))
+        self._finish(future, self._verdict(action.task, action.verdict))
 
     def _break(self, action: Break) -> None:
         self._broken[action.tag] = action
@@ -443,47 +460,65 @@ class Supervisor:
         Close: _close,
     }
 
-    def _finish(self, future: Future[Any], outcome: Outcome | None) -> None:
+    def _finish(self, future: Future[Any], verdict: Outcome | Frame | None) -> None:
         """Settle a future, wake whoever waits for it, pass its callbacks on."""
-        for callback in future.settle(outcome):
+        for callback in future.settle(verdict):
             self.notifier.call(_done, callback, future)
-        follow_up, future._follow_up = future._follow_up, None
+        follow_up = future._follow_up
         if follow_up is not None:
-            follow_up(future, outcome)
-        if not self.scheduler.tasks:
+            future._follow_up = None
+            follow_up(future)
+        if not self._futures:
             self.notify()
 
-    # -- reports in, events and outcomes out ------------------------------------------------------------------------
+    # -- reports in, events and verdicts out ------------------------------------------------------------------------
 
-    def _open(self, report: Report) -> _Arrived:
-        """Unpickle what a worker sent. User code may run here, so nothing is held."""
-        if type(report) is not Reply:
-            return _Arrived(report, None)
-        return _Arrived(report, _unpickled(report.kind, report.body))
+    def _open_for_retries(self, reports: list[Report]) -> Mapping[int, BaseException]:
+        """By lease, what was raised by tasks that name exceptions to be tried again for. User code may run here."""
+        opened = {}
+        for report in reports:
+            if type(report) is Replied:
+                for frame in report.frames:
+                    if frame.kind == wire.ERROR and self._names_exceptions(report.worker, frame.number):
+                        error = open_outcome(frame.kind, frame.body).error
+                        assert error is not None
+                        opened[frame.number] = error
+        return opened
 
-    def _event(self, arrived: _Arrived) -> Event:
-        report, outcome = arrived
-        if isinstance(report, Ready):
-            return WorkerReady(report.worker)
-        if isinstance(report, Exited):
-            return WorkerExited(report.worker, report.begun, report.reason)
-        if outcome is None or outcome.error is None:
-            return Ended(report.worker, report.lease, Verdict.RETURNED, report.seconds)
-        retry = self._may_retry(report, outcome.error)
-        return Ended(report.worker, report.lease, Verdict.RAISED, report.seconds, retry)
+    def _names_exceptions(self, worker: int, lease: int) -> bool:
+        found = self.scheduler.workers.get(worker)
+        leases = () if found is None else tuple(found.leases)
+        return any(each.task.options.retry_on for each in leases if each.number == lease)
 
-    def _may_retry(self, reply: Reply, error: BaseException) -> bool:
-        worker = self.scheduler.workers.get(reply.worker)
-        if worker is None or not worker.leases or reply.kind != wire.ERROR:
+    def _take(self, report: Report, opened: Mapping[int, BaseException]) -> None:
+        """Tell the scheduler what has come; the report is at hand while futures are settled."""
+        if type(report) is Replied:
+            worker, handle = report.worker, self._handle
+            for frame in report.frames:
+                self._report = frame
+                if frame.kind == wire.VALUE:
+                    handle(Ended(worker, frame.number, Verdict.RETURNED, frame.seconds))
+                else:
+                    retry = self._may_retry(worker, opened.get(frame.number))
+                    handle(Ended(worker, frame.number, Verdict.RAISED, frame.seconds, retry))
+        elif type(report) is Ready:
+            self._handle(WorkerReady(report.worker))
+        elif type(report) is Exited:
+            self._report = report
+            self._handle(WorkerExited(report.worker, report.begun, report.reason))
+        self._report = None
+
+    def _may_retry(self, worker: int, error: BaseException | None) -> bool:
+        if error is None:
             return False
-        return isinstance(error, worker.leases[0].task.options.retry_on)
+        leases = self.scheduler.workers[worker].leases
+        return isinstance(error, leases[0].task.options.retry_on)
 
-    def _outcome(self, task: Task, verdict: Verdict) -> Outcome | None:
+    def _verdict(self, task: Task, verdict: Verdict) -> Outcome | Frame | None:
         """What a future is told; None when it was cancelled."""
         if verdict is Verdict.RETURNED or verdict is Verdict.RAISED:
-            assert self._arrived is not None
-            assert self._arrived.outcome is not None
-            return self._arrived.outcome
+            assert isinstance(self._report, Frame)
+            return self._report
         if verdict is Verdict.CANCELLED:
             return None
         if verdict is Verdict.CLOSED:
@@ -495,8 +530,7 @@ class Supervisor:
 
     def _casualty(self, task: Task, verdict: Verdict) -> PoolError:
         """The error of a task whose worker died."""
-        assert self._arrived is not None
-        report = self._arrived.report
+        report = self._report
         assert isinstance(report, Exited)
         name = task.options.name
         facts = {"tag": task.tag, "task": name, "attempt": task.attempt, "started": True, "stack": None}
@@ -524,24 +558,9 @@ class Supervisor:
 
 
 def _done(callback: Callable[..., object], future: Future[Any]) -> None:
+    if not future.cancelled():
+        future.outcome()  # unpickled here, so that an event loop need not
     callback(future)
-
-
-def _unpickled(kind: int, body: Buffer) -> Outcome:
-    """The outcome in a worker's frame; what its unpickling raises becomes the outcome."""
-    try:
-        if kind == wire.VALUE:
-            return returned(pickle.loads(body))
-        error = load_error(body)
-    except BaseException as problem:
-        failure = PayloadError("result", "unpickled")
-        failure.__cause__ = problem
-        return raised(failure)
-    if kind == wire.ERROR:
-        return raised(error)
-    failure = PayloadError("call", "unpickled") if kind == wire.UNREADABLE else PayloadError("result", "pickled")
-    failure.__cause__ = error
-    return raised(failure)
 
 
 def _signal_name(exitcode: int | None) -> str | None:

@@ -22,12 +22,13 @@ class _Timer(NamedTuple):
 class Timers:
     """Instants, each with its subject, a test whether it still matters, and what is to be done."""
 
-    __slots__ = ("_heap", "_serial", "_sweep_at")
+    __slots__ = ("_heap", "_serial", "_sweep_at", "soonest")
 
     def __init__(self) -> None:
         self._heap: list[_Timer] = []
         self._serial = 0
         self._sweep_at = 64
+        self.soonest = float("inf")  # no timer is due before, whether it matters or not
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -38,6 +39,7 @@ class Timers:
         heap = self._heap
         while heap and not heap[0].live(heap[0].subject):
             heapq.heappop(heap)
+        self.soonest = heap[0].when if heap else float("inf")
         return heap[0].when if heap else None
 
     def at(self, when: float, subject: Any, live: Callable[[Any], bool], due: Callable[[Any], None]) -> None:
@@ -47,6 +49,7 @@ class Timers:
             self._sweep_at = 2 * len(self._heap) + 64
         self._serial += 1
         heapq.heappush(self._heap, _Timer(when, self._serial, subject, live, due))
+        self.soonest = self._heap[0].when
 
     def run(self, now: float) -> None:
         """Do what is due by ``now``, in order."""
@@ -56,3 +59,4 @@ class Timers:
             if timer.live(timer.subject):
                 timer.due(timer.subject)
             heap = self._heap
+        self.soonest = heap[0].when if heap else float("inf")

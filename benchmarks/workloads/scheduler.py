@@ -62,7 +62,7 @@ class Bench:
         self.events += 1
         for action in self.scheduler.handle(event, self.now):
             if type(action) is Dispatch:
-                self.running.append(action.lease)
+                self.running += action.leases
             elif type(action) is Recall:
                 self.take_back(action)
 

@@ -7,7 +7,7 @@ and ``sample`` come from whoever holds the supervisor's turn, one at a time.
 Promises of a backend:
 
 - Every ``start`` is in the end answered by exactly one ``Exited``, before it by at most one ``Ready``.
-- Every ``send`` is answered by at most one ``Reply``, in the order of sending, before that ``Exited``.
+- Every call sent is answered by at most one frame, in the order of sending, before that ``Exited``.
 - What a worker wrote before it died is reported before its ``Exited``.
 - ``Exited.begun`` is the one lease that was begun and not answered, if there was one.
 - ``recall`` returns leases that have not begun and never will.
@@ -16,10 +16,11 @@ Promises of a backend:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from gpool.workers.payload import Buffer, Call
+from gpool.workers.payload import Call
+from gpool.workers.wire import Frame
 
 
 class Settings(NamedTuple):
@@ -38,14 +39,11 @@ class Ready(NamedTuple):
     pid: int | None
 
 
-class Reply(NamedTuple):
-    """The worker answered a lease: a frame of kind VALUE, ERROR, UNREADABLE or UNSENDABLE."""
+class Replied(NamedTuple):
+    """The worker answered leases, in this order: frames of kind VALUE, ERROR, UNREADABLE or UNSENDABLE."""
 
     worker: int
-    lease: int
-    kind: int
-    seconds: float
-    body: Buffer
+    frames: Sequence[Frame]
 
 
 class Exited(NamedTuple):
@@ -58,7 +56,7 @@ class Exited(NamedTuple):
     reason: str
 
 
-Report: TypeAlias = Ready | Reply | Exited
+Report: TypeAlias = Ready | Replied | Exited
 
 
 class Sample(NamedTuple):
@@ -82,8 +80,8 @@ class Backend(Protocol):
     def start(self, worker: int, settings: Settings) -> None:
         """Begin to start a worker."""
 
-    def send(self, worker: int, lease: int, call: Call) -> None:
-        """Send a call."""
+    def send(self, worker: int, calls: Sequence[tuple[int, Call]]) -> None:
+        """Send calls, each with the number of its lease."""
 
     def recall(self, worker: int, keep: int) -> tuple[int, ...]:
         """Take back all leases the worker has not begun, except ``keep``."""

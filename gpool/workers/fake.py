@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gpool.workers import payload
-from gpool.workers.backend import Exited, Ready, Reply, Report, Sample, Settings
+from gpool.workers.backend import Exited, Ready, Replied, Report, Sample, Settings
 from gpool.workers.main import run_call
 from gpool.workers.payload import Call
+from gpool.workers.wire import Frame
 
 
 class FakeClock:
@@ -63,8 +64,8 @@ class FakeBackend:
         self.settings[worker] = settings
         self._something.set()
 
-    def send(self, worker: int, lease: int, call: Call) -> None:
-        self.sent[worker][lease] = call
+    def send(self, worker: int, calls: Sequence[tuple[int, Call]]) -> None:
+        self.sent[worker].update(calls)
         self._something.set()
 
     def recall(self, worker: int, keep: int) -> tuple[int, ...]:
@@ -135,7 +136,7 @@ class FakeBackend:
         call = self.sent[worker][lease]
         kind, body, _ = run_call(call.body, None if call.shared is None else lambda: self._function(call))
         del self.begun[worker], self.sent[worker][lease]
-        self._report(Reply(worker, lease, kind, seconds, body))
+        self._report(Replied(worker, (Frame(kind, lease, seconds, body),)))
 
     def die(self, worker: int, exitcode: int = -9, reason: str = "") -> None:
         """The worker dies; whatever it had begun is to blame."""

@@ -14,20 +14,23 @@ import os
 import selectors
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
+from itertools import count, islice
 from queue import SimpleQueue
 
 from gpool.workers import health, wire
-from gpool.workers.backend import Exited, Ready, Reply, Report, Sample, Settings
+from gpool.workers.backend import Exited, Ready, Replied, Report, Sample, Settings
 from gpool.workers.main import TOKEN
 from gpool.workers.payload import Call
 from gpool.workers.process import Host, WorkerProcess, disown, own
-from gpool.workers.wire import FrameReader
+from gpool.workers.wire import Frame, FrameReader
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _STOP_NUMBERS = count(1 << 62)
+_UNKNOWN = object()
+_WRITES_AT_A_TIME = 128
+"""Buffers handed to the system in one call."""
 _READS_AT_A_TIME = 64
 """Reads from one worker before the next one's turn."""
 _JOIN_UP_TO = 1 << 16
@@ -39,20 +42,23 @@ class _Line:
 
     Attributes:
         process: None until it has been started.
-        outgoing: bytes not yet written, each with its frame's lease number, or 0.
+        outgoing: bytes not yet written, each with the number of the lease they are of, or 0.
+        tokens: what is to be granted as soon as there is a process.
         sent: leases not answered yet, in order.
         shared: numbers of the shared functions the worker has.
         killed: it is to die, or has.
         unready: why its initializer failed, if it did.
     """
 
-    __slots__ = ("killed", "outgoing", "process", "reader", "sent", "shared", "unready", "worker")
+    __slots__ = ("killed", "outgoing", "process", "reader", "ready", "sent", "shared", "tokens", "unready", "worker")
 
     def __init__(self, worker: int) -> None:
         self.worker = worker
         self.process: WorkerProcess | None = None
         self.reader = FrameReader()
-        self.outgoing: deque[tuple[int, memoryview]] = deque()
+        self.outgoing: deque[tuple[int, bytes | memoryview]] = deque()
+        self.ready: Ready | None = None
+        self.tokens: list[int] = []
         self.sent: dict[int, None] = {}
         self.shared: set[int] = set()
         self.killed = False
@@ -100,30 +106,33 @@ class LocalBackend:
         line = self._lines[worker] = _Line(worker)
         self._to_start.put((line, settings))
 
-    def send(self, worker: int, lease: int, call: Call) -> None:
+    def send(self, worker: int, calls: Sequence[tuple[int, Call]]) -> None:
         line = self._lines.get(worker)
         if line is None:
             return  # it has died; the report of that is on its way
-        shared = call.shared
-        if shared is not None and shared.number not in line.shared:
-            line.shared.add(shared.number)
-            self._frame(line, wire.SHARED, shared.number, (shared.body,))
-        line.sent[lease] = None
-        self._grant(line, lease)
-        self._frame(line, wire.CALL, lease, (TOKEN.pack(shared.number if shared else 0), call.body))
+        for lease, (body, shared) in calls:
+            number = 0
+            if shared is not None:
+                number = shared.number
+                if number not in line.shared:
+                    line.shared.add(number)
+                    self._frame(line, wire.SHARED, number, (shared.body,))
+            line.sent[lease] = None
+            self._frame(line, wire.CALL, lease, (TOKEN.pack(number), body))
+        self._grant(line, [lease for lease, _ in calls])
         self._flush(line)
 
     def recall(self, worker: int, keep: int) -> tuple[int, ...]:
         line = self._lines.get(worker)
         if line is None:
             return ()
-        taken = []
-        for number in self._unbegun(line):
-            if number in line.sent and number != keep:
-                del line.sent[number]
-                taken.append(number)
-            else:
-                self._grant(line, number)
+        taken: list[int] = []
+        kept: list[int] = []
+        for number in self._take_tokens(line):
+            (taken if number in line.sent and number != keep else kept).append(number)
+        self._grant(line, kept)
+        for number in taken:
+            del line.sent[number]
         self._drop_unsent(line, set(taken))
         return tuple(taken)
 
@@ -139,7 +148,7 @@ class LocalBackend:
         if line is None:
             return
         number = next(_STOP_NUMBERS)
-        self._grant(line, number)
+        self._grant(line, (number,))
         self._frame(line, wire.STOP, number, ())
         self._flush(line)
 
@@ -235,19 +244,24 @@ class LocalBackend:
                     self._selector.unregister(line.process.stream)
                 return
             line.reader.received(size)
-            yield from self._frames(line)
+            replies = [frame for frame in line.reader.frames() if self._is_reply(line, frame)]
+            if line.ready:
+                yield line.ready
+                line.ready = None
+            if replies:
+                yield Replied(line.worker, replies)
             if size < len(space):
                 return
 
-    def _frames(self, line: _Line) -> Iterator[Report]:
-        while (frame := line.reader.next()) is not None:
-            if frame.kind == wire.READY:
-                yield Ready(line.worker, frame.number)
-            elif frame.kind == wire.UNREADY:
-                line.unready = bytes(frame.body).decode(errors="replace").strip()
-            elif frame.number in line.sent:
-                del line.sent[frame.number]
-                yield Reply(line.worker, frame.number, frame.kind, frame.seconds, frame.body)
+    def _is_reply(self, line: _Line, frame: Frame) -> bool:
+        """True for the answer to a lease that is out; takes note of the others."""
+        if frame.kind >= wire.VALUE:
+            return line.sent.pop(frame.number, _UNKNOWN) is None
+        if frame.kind == wire.READY:
+            line.ready = Ready(line.worker, frame.number)
+        elif frame.kind == wire.UNREADY:
+            line.unready = bytes(frame.body).decode(errors="replace").strip()
+        return False
 
     def _bury(self, line: _Line) -> Iterator[Report]:
         """The process has ended: report what it still wrote, then its end, and let go of it."""
@@ -258,7 +272,7 @@ class LocalBackend:
             return  # the descriptor spoke before the system had the code; it goes on speaking
         process.kill_group()  # children it leaves behind
         yield from self._receive(line, 1 << 62)
-        waiting = set(self._unbegun(line)) | {number for number, _ in line.outgoing}
+        waiting = set(self._take_tokens(line))
         begun = next((lease for lease in line.sent if lease not in waiting), None)
         for fd in (process.stream, process.exit_fd):
             with suppress(KeyError, ValueError):
@@ -279,15 +293,18 @@ class LocalBackend:
 
     # -- bytes --------------------------------------------------------------------------------------------------
 
-    def _grant(self, line: _Line, number: int) -> None:
-        """Post a token. Before there is a process the frame's place in ``outgoing`` stands for it."""
-        if line.process is not None:
-            os.write(line.process.tokens_in, TOKEN.pack(number))
-
-    def _unbegun(self, line: _Line) -> list[int]:
-        """Take all tokens; the worker begins nothing more until some are granted again."""
+    def _grant(self, line: _Line, numbers: Iterable[int]) -> None:
+        """Post tokens, as soon as there is a process."""
         if line.process is None:
-            return []
+            line.tokens += numbers
+        elif tokens := b"".join(map(TOKEN.pack, numbers)):
+            os.write(line.process.tokens_in, tokens)
+
+    def _take_tokens(self, line: _Line) -> list[int]:
+        """Take all tokens back; the worker begins nothing more until some are granted again."""
+        if line.process is None:
+            taken, line.tokens = line.tokens, []
+            return taken
         try:
             tokens = os.read(line.process.tokens_out, 1 << 16)
         except BlockingIOError:
@@ -300,9 +317,9 @@ class LocalBackend:
         if kind in (wire.SHARED, wire.FORGET):
             number = 0  # these numbers are not leases'
         if size <= _JOIN_UP_TO:
-            line.outgoing.append((number, memoryview(head + b"".join(parts))))
+            line.outgoing.append((number, head + b"".join(parts)))
         else:
-            line.outgoing += [(number, memoryview(part)) for part in (head, *parts)]
+            line.outgoing += [(number, part) for part in (head, *parts)]
 
     def _drop_unsent(self, line: _Line, revoked: set[int]) -> None:
         """Frames of which not a byte was written need not be written any more."""
@@ -317,9 +334,8 @@ class LocalBackend:
             return
         outgoing = line.outgoing
         while outgoing:
-            number, data = outgoing[0]
             try:
-                written = os.write(line.process.stream, data)
+                written = os.writev(line.process.stream, [data for _, data in islice(outgoing, _WRITES_AT_A_TIME)])
             except BlockingIOError:
                 self._full.append(line)
                 if threading.current_thread() is not self._starter:
@@ -328,15 +344,15 @@ class LocalBackend:
             except OSError:  # it has died; its end will be reported
                 outgoing.clear()
                 return
-            if written == len(data):
-                outgoing.popleft()
-            else:
-                outgoing[0] = (number, data[written:])
+            while outgoing and written >= len(outgoing[0][1]):
+                written -= len(outgoing.popleft()[1])
+            if written:
+                number, data = outgoing[0]
+                outgoing[0] = (number, memoryview(data)[written:])
 
     def _flush_all(self, line: _Line) -> None:
         """A process has come up: grant and write what was asked of it before."""
-        for number in dict.fromkeys(number for number, _ in line.outgoing):
-            self._grant(line, number)
+        self._grant(line, line.tokens)
         self._flush(line)
 
     # -- the starter's thread -------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import select
 import signal
 import struct
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
@@ -115,6 +116,7 @@ class _Worker:
         self._stream = stream
         self._tokens = tokens
         self._reader = FrameReader()
+        self._frames: deque[Frame] = deque()  # read and not dealt with
         self._pid = os.getpid()
         self._shared: dict[int, payload.Buffer] = {}
         self._functions: dict[int, payload.Function] = {}  # of ``_shared``, those unpickled already
@@ -181,22 +183,28 @@ class _Worker:
     def _next_call(self) -> Frame | None:
         """The next CALL or STOP frame; None when the program has gone."""
         while True:
-            frame = self._reader.next()
-            if frame is None:
-                try:
-                    count = os.readv(self._stream, [self._reader.space()])
-                except ConnectionError:
+            if not self._frames:
+                if not self._read():
                     return None
-                if count == 0:
-                    return None
-                self._reader.received(count)
-            elif frame.kind == wire.SHARED:
+                continue
+            frame = self._frames.popleft()
+            if frame.kind == wire.SHARED:
                 self._shared[frame.number] = frame.body
             elif frame.kind == wire.FORGET:
                 self._shared.pop(frame.number, None)
                 self._functions.pop(frame.number, None)
             else:
                 return frame
+
+    def _read(self) -> bool:
+        """Wait for bytes; False when the program has gone."""
+        try:
+            count = os.readv(self._stream, [self._reader.space()])
+        except ConnectionError:
+            return False
+        self._reader.received(count)
+        self._frames += self._reader.frames()
+        return count > 0
 
     def _take_token(self) -> int | None:
         """The number of the lease that may begin; None when the program has gone.

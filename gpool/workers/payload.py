@@ -22,6 +22,8 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from gpool.errors import PayloadError
+from gpool.outcome import Outcome, raised, returned
+from gpool.workers import wire
 
 Buffer = bytes | bytearray | memoryview
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
@@ -62,6 +64,10 @@ class Call(NamedTuple):
 
     body: bytes
     shared: Shared | None = None
+
+
+NO_CALL = Call(b"")
+"""What is left of a call when its task has ended."""
 
 
 def _by_value_modules() -> bool:
@@ -139,6 +145,27 @@ def load_error(body: Buffer) -> BaseException:
     return error
 
 
+def open_outcome(kind: int, body: Buffer) -> Outcome:
+    """The outcome in a worker's frame; what its unpickling raises becomes the outcome, but for Ctrl-C."""
+    try:
+        if kind == wire.VALUE:
+            return returned(pickle.loads(body))
+        error = load_error(body)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:
+        return raised(_caused(PayloadError("result", "unpickled"), problem))
+    if kind == wire.ERROR:
+        return raised(error)
+    blamed = PayloadError("call", "unpickled") if kind == wire.UNREADABLE else PayloadError("result", "pickled")
+    return raised(_caused(blamed, error))
+
+
+def _caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
 class _Parts(NamedTuple):
     cls: type[BaseException]
     args: tuple[Any, ...]
@@ -204,7 +231,7 @@ def _by_value_pickler() -> Any:
     """cloudpickle's pickler, taught that code keeps its file's name, and to take further reducers."""
     import cloudpickle
 
-    usual: Mapping[type, Callable[[Any], Any]] = cloudpickle.Pickler.dispatch_table
+    usual: Any = cloudpickle.Pickler.dispatch_table
 
     def reduce_code(code: CodeType) -> tuple[Any, ...]:
         return _code_of, (code.co_filename, *usual[CodeType](code))

@@ -47,6 +47,9 @@ class Frame(NamedTuple):
     body: bytes | bytearray | memoryview
 
 
+_new_frame = Frame._make  # half the price of the constructor
+
+
 def header(kind: int, number: int, length: int, seconds: float = 0.0) -> bytes:
     """The header of a frame whose body has ``length`` bytes."""
     return _HEADER.pack(kind, number, seconds, length)
@@ -55,7 +58,7 @@ def header(kind: int, number: int, length: int, seconds: float = 0.0) -> bytes:
 class FrameReader:
     """Bytes in, frames out.
 
-    Ask for ``space()``, put bytes at its beginning, say ``received(n)``, then take frames with ``next()``.
+    Ask for ``space()``, put bytes at its beginning, say ``received(n)``, then take what is complete with ``frames()``.
     """
 
     __slots__ = ("_body", "_buffer", "_end", "_filled", "_head", "_start", "_view")
@@ -65,7 +68,7 @@ class FrameReader:
         self._view = memoryview(self._buffer)
         self._start = 0  # the first unread byte of the buffer
         self._end = 0  # the first free one
-        self._head: tuple[int, int, float, int] | None = None  # of the body being received in place
+        self._head: tuple[int, int, float] | None = None  # of the body being received in place
         self._body = bytearray()
         self._filled = 0
 
@@ -91,37 +94,39 @@ class FrameReader:
         """True when a frame has begun and is not complete."""
         return self._head is not None or self._start != self._end
 
-    def next(self) -> Frame | None:
-        """The next complete frame; None if more bytes are needed."""
+    def frames(self) -> list[Frame]:
+        """The frames that have become complete, in order."""
         if self._head is not None:
-            return self._finish_large()
-        available = self._end - self._start
-        if available < HEADER_SIZE:
-            return None
-        kind, number, seconds, length = _HEADER.unpack_from(self._buffer, self._start)
-        body_start = self._start + HEADER_SIZE
-        if available >= HEADER_SIZE + length:
-            stop = self._start = body_start + length
-            body = bytes(self._view[body_start:stop])
-            if self._start == self._end:
-                self._start = self._end = 0
-            return Frame(kind, number, seconds, body)
-        if HEADER_SIZE + length > len(self._buffer) // 2:
-            self._begin_large((kind, number, seconds, length), body_start)
-        return None
+            return self._large()
+        found: list[Frame] = []
+        buffer, start, end = self._buffer, self._start, self._end
+        while end - start >= HEADER_SIZE:
+            kind, number, seconds, length = _HEADER.unpack_from(buffer, start)
+            body = start + HEADER_SIZE
+            stop = body + length
+            if stop > end:
+                if length > _CHUNK // 2:
+                    self._begin_large((kind, number, seconds), length, body)
+                    return found
+                break
+            found.append(_new_frame((kind, number, seconds, bytes(self._view[body:stop]))))
+            start = stop
+        if start == end:
+            start = self._end = 0
+        self._start = start
+        return found
 
-    def _begin_large(self, head: tuple[int, int, float, int], body_start: int) -> None:
+    def _begin_large(self, head: tuple[int, int, float], length: int, start: int) -> None:
         self._head = head
-        self._body = bytearray(head[3])
-        self._filled = self._end - body_start
-        self._body[: self._filled] = self._view[body_start : self._end]
+        self._body = bytearray(length)
+        self._filled = self._end - start
+        self._body[: self._filled] = self._view[start : self._end]
         self._start = self._end = 0
 
-    def _finish_large(self) -> Frame | None:
+    def _large(self) -> list[Frame]:
         assert self._head is not None
-        kind, number, seconds, length = self._head
-        if self._filled < length:
-            return None
-        frame = Frame(kind, number, seconds, self._body)
+        if self._filled < len(self._body):
+            return []
+        frame = Frame(*self._head, self._body)
         self._head, self._body, self._filled = None, bytearray(), 0
-        return frame
+        return [frame]
