@@ -25,16 +25,22 @@ def top_up(ledger: Ledger, group: GroupRecord) -> None:
         worker = next(iter(group.roomy))
         share = -(-group.backlog.size // len(group.roomy))
         del group.roomy[worker]  # what has no room now has it again when its head has ended
+        group.hungry.pop(worker, None)
         room = _room(ledger, worker, group)
         if room > 0:
             _send(ledger, worker, group, min(room, share))
-        if room > share:
-            group.roomy[worker] = None
+            note_room(worker, group)
 
 
-def has_room(worker: Worker, group: GroupRecord) -> bool:
-    """True when it is worth while to send the worker more."""
-    return len(worker.leases) * 2 <= limits.ahead(group.mean_seconds)
+def note_room(worker: Worker, group: GroupRecord) -> bool:
+    """Note whether the worker could be sent more: worth while when half is gone, called for when little is left."""
+    held, most = len(worker.leases), limits.ahead(group.mean_seconds)
+    if held * 2 > most:
+        return False
+    group.roomy[worker] = None
+    if held * 8 <= most:
+        group.hungry[worker] = None
+    return True
 
 
 def _room(ledger: Ledger, worker: Worker, group: GroupRecord) -> int:

@@ -6,16 +6,16 @@ so a history of them can be logged, compared and replayed.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from gpool.model import Group, Task, Verdict
 
 
 class SubmitAsked(NamedTuple):
-    """Run this new task."""
+    """Run these new tasks, in this order."""
 
-    task: Task
+    tasks: Sequence[Task]
 
 
 class CancelAsked(NamedTuple):

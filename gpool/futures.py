@@ -67,7 +67,7 @@ class Future(StockFuture[T]):
             return self.__dict__.setdefault(name, make())
 
     def __repr__(self) -> str:
-        return f"<Future of {self._task.options.name!r} under {self._task.tag!r}: {self._word()}>"
+        return f"<Future of {self._task.name!r} under {self._task.tag!r}: {self._word()}>"
 
     def _word(self) -> str:
         if self._state == PENDING:

@@ -27,6 +27,9 @@ class ByKind:
     def __len__(self) -> int:
         return sum(map(len, self._sets.values()))
 
+    def __bool__(self) -> bool:
+        return bool(self._sets)
+
     def __iter__(self) -> Iterator[Worker]:
         return (worker for same in self._sets.values() for worker in same)
 
@@ -67,6 +70,7 @@ class GroupRecord:
         bursting: workers bound to the general group that run this tag.
         ahead: workers serving this tag that hold leases they may not have begun, longest-running head first.
         roomy: workers serving this tag that could be sent more ahead.
+        hungry: those of them that need it soon.
         vtime: slot-seconds of burst ÷ weight, up to ``charged``.
         failures: workers that died before they were ready, in a row.
         crashes: workers that died in a task of this tag, in a row.
@@ -86,6 +90,7 @@ class GroupRecord:
         "failed",
         "failures",
         "general",
+        "hungry",
         "idle",
         "index",
         "kind",
@@ -119,6 +124,7 @@ class GroupRecord:
         self.ahead: WorkerSet = {}
         self.ahead_floor = 0  # priority of what was last sent ahead
         self.roomy: WorkerSet = {}
+        self.hungry: WorkerSet = {}
         self.vtime = 0.0
         self.charged = 0.0
         self.mean_seconds = 0.0

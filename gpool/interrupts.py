@@ -7,8 +7,10 @@ the handlers are swapped for one that only takes a note; they run when the turn 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the signal module makes enums of numbers, at ten times the price
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -22,6 +24,9 @@ _DEFERRED = tuple(
 """Signals whose handlers commonly raise."""
 
 _main = threading.main_thread()
+
+_get: Callable[[int], Any] = _signal.getsignal
+_set: Callable[[int, Any], Any] = _signal.signal
 
 
 class shielded:  # noqa: N801 - reads as a statement
@@ -43,17 +48,17 @@ class shielded:  # noqa: N801 - reads as a statement
 
         self._held = held = []
         for number in _DEFERRED:
-            handler = signal.getsignal(number)
-            if callable(handler) and not isinstance(handler, int):
+            handler = _get(number)
+            if callable(handler):
                 held.append((number, handler))  # noted first: should it raise now, nothing has been swapped
-                signal.signal(number, note)
+                _set(number, note)
 
     def __exit__(self, *_: object) -> None:
         held = self._held
         if not held:
             return
         for number, handler in reversed(held):
-            signal.signal(number, handler)
+            _set(number, handler)
         handlers = dict(held)
         for number, frame in self._noted:
             handlers[number](number, frame)

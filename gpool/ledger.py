@@ -160,6 +160,7 @@ class Ledger:
         assert group is not None
         worker.serving = None
         group.roomy.pop(worker, None)
+        group.hungry.pop(worker, None)
         if group.ahead:
             self.unmark_ahead(worker, group)
         self._uncount(worker, group)

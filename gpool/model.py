@@ -217,12 +217,14 @@ def check_count(name: str, value: object, *, least: int) -> None:
 class Task:
     """One piece of work. The scheduler sees its options and never its payload.
 
-    ``announce`` asks for a ``Begin`` action when it first holds a slot (``put`` waits for that).
+    ``name`` is what errors and ``stats()`` call it. ``announce`` asks for a ``Begin`` action when it first holds a
+    slot (``put`` waits for that).
     """
 
     id: int
     tag: Hashable
     options: Options = NO_OPTIONS
+    name: str = ""
     announce: bool = False
     state: TaskState = TaskState.QUEUED
     attempt: int = 0

@@ -108,7 +108,7 @@ def _assign(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:
     lease = ledger.lease(worker, group)
     ledger.begin(lease)
     ledger.actions.append(Dispatch(worker, (lease,)))
-    group.roomy[worker] = None
+    group.roomy[worker] = group.hungry[worker] = None
 
 
 def _bind_to_reserve(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:

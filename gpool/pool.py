@@ -271,7 +271,8 @@ class GroupedPool(Executor):
         """
         _check_handler("callback", callback)
         _check_handler("error", error)
-        call = self._check(tag, fn, lambda: one_call(fn, tuple(args), kwargs or {}))
+        self._check(tag, fn)
+        call = one_call(fn, tuple(args), kwargs or {})
         holds_slot = threading.Event()
         settled = self._deliver_to(_Handlers(callback, error))
 
@@ -281,7 +282,7 @@ class GroupedPool(Executor):
                 settled(future)
 
         future = self._supervisor.submit(
-            tag, call, Options(name=_name(fn)), announce=True, follow_up=follow_up, register=self._out.add
+            tag, call, NO_OPTIONS, _name(fn), announce=True, follow_up=follow_up, register=self._out.add
         )
         try:
             holds_slot.wait()
@@ -314,9 +315,10 @@ class GroupedPool(Executor):
         """
         _check_handler("callback", callback)
         _check_handler("error", error)
-        shared: Shared = self._check(tag, fn, lambda: Shared(fn, tuple(args), kwargs or {}))
+        self._check(tag, fn)
+        shared = Shared(fn, tuple(args), kwargs or {})
         handlers = _Handlers(callback, error)
-        options = Options(name=_name(fn))
+        name = _name(fn)
         settle = self._deliver_to(handlers)
 
         def follow_up(future: Future[Any]) -> None:
@@ -329,7 +331,7 @@ class GroupedPool(Executor):
             except PayloadError as problem:
                 self._hand_error(handlers, problem)
                 return None
-            return self._supervisor.submit(tag, call, options, follow_up=follow_up, register=self._out.add)
+            return self._supervisor.submit(tag, call, NO_OPTIONS, name, follow_up=follow_up, register=self._out.add)
 
         def ended(feed: Feed, problem: BaseException | None) -> None:
             if problem is not None:
@@ -363,10 +365,8 @@ class GroupedPool(Executor):
     def _submit(
         self, tag: Hashable, options: Options, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Future[Any]:
-        call = self._check(tag, fn, lambda: one_call(fn, args, kwargs))
-        if options.name is None:
-            options = options._replace(name=_name(fn))
-        return self._supervisor.submit(tag, call, options)
+        self._check(tag, fn)
+        return self._supervisor.submit(tag, one_call(fn, args, kwargs), options, _name(fn))
 
     def _map(
         self,
@@ -384,8 +384,9 @@ class GroupedPool(Executor):
         if not iterables:
             raise TypeError("map needs at least one iterable")
         tag, options = view._tag, view._options
-        shared: Shared = self._check(tag, fn, lambda: Shared(fn, (), {}))
-        options = options if options.name is not None else options._replace(name=_name(fn))
+        self._check(tag, fn)
+        shared = Shared(fn, (), {})
+        name = _name(fn)
         results = MapResults(ordered=ordered, timeout=timeout, bounded=buffersize is not None)
         put = results.put
 
@@ -400,7 +401,7 @@ class GroupedPool(Executor):
             except PayloadError as problem:
                 call = Call(dump_call((problem, problem.__cause__)), _raiser())
             results.drew()
-            future = self._supervisor.submit(tag, call, options, follow_up=follow_up)
+            future = self._supervisor.submit(tag, call, options, name, follow_up=follow_up)
             if ordered:
                 put(future)
             return future
@@ -645,8 +646,8 @@ class GroupedPool(Executor):
             raise UnknownTag(tag, list(groups))
         return group
 
-    def _check(self, tag: Hashable, fn: Callable[..., Any], pack: Callable[[], Any]) -> Any:
-        """Refuse what could never run; then pickle it."""
+    def _check(self, tag: Hashable, fn: Callable[..., Any]) -> None:
+        """Refuse what could never run."""
         self._supervisor.check_open()
         group = self._known(tag)
         if not callable(fn):
@@ -654,7 +655,6 @@ class GroupedPool(Executor):
         general = self._supervisor.scheduler.general.slots
         if not (general and group.settings.burst != 0) and not (group.slots and tag is not None):
             raise NoSlots(tag)
-        return pack()
 
 
 PyPool = GroupedPool

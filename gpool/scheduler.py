@@ -88,13 +88,14 @@ class Scheduler(Ledger):
             self._wind_up()
         return actions
 
-    def would_wait(self, task: Task) -> bool:
-        """True when a new task would only be queued: it comes behind one for which there is no slot.
-
-        Safe to ask from any thread: who sees a backlog here knows that whoever empties it has not done so yet.
-        """
+    def can_wait(self, task: Task) -> bool:
+        """True when nothing can be done for a new task before some worker reports. Any thread may ask."""
         group = self.groups[task.tag]
-        return group.backlog.size > 0 and task.options.priority <= group.ahead_floor
+        if task.options.priority > group.ahead_floor:
+            return False
+        if group.backlog.size:
+            return True
+        return bool(group.running) and not (group.hungry or group.idle or self.general.idle)
 
     @property
     def next_timer(self) -> float | None:
@@ -112,27 +113,37 @@ class Scheduler(Ledger):
     # -- tasks ----------------------------------------------------------------------------------------------
 
     def _on_submit(self, event: SubmitAsked) -> None:
-        task = event.task
-        task.submitted = self.now
-        self.tasks[task.id] = task
-        if self.state is not PoolState.OPEN:
-            self.settle(task, Verdict.CLOSED)
-            return
-        if self.would_wait(task):
-            self.groups[task.tag].backlog.push(task)
-        else:
-            self._offer(task)
+        refusal = None if self.state is PoolState.OPEN else Verdict.CLOSED
+        touched: dict[GroupRecord, Task] = {}
+        for task in event.tasks:
+            task.submitted = self.now
+            self.tasks[task.id] = task
+            group = self.groups[task.tag]
+            if refusal is not None:
+                self.settle(task, refusal)
+            elif not group.backlog.size:
+                self._offer(task, touched)
+            else:
+                group.backlog.push(task)  # it comes behind one for which there is no slot
+                if task.options.priority > group.ahead_floor:
+                    touched[group] = task
+        self._place_offered(touched)
 
-    def _offer(self, task: Task) -> None:
-        """Queue a task that is new, or back from waiting, and give it what it may have at once."""
+    def _offer(self, task: Task, touched: dict[GroupRecord, Task]) -> None:
+        """Queue a task that is new, or back from waiting."""
         group = self.groups[task.tag]
         if is_hopeless(self, group):
             self.settle(task, Verdict.BROKEN)
             return
         self.queue(group, task)
-        fill(self, group)
-        if task.state is QUEUED:
-            ahead.recall_lower(self, group, task.options.priority)
+        touched[group] = task
+
+    def _place_offered(self, touched: dict[GroupRecord, Task]) -> None:
+        """Give the groups what they may have at once; the latest of their urgent tasks may overtake what is ahead."""
+        for group, task in touched.items():
+            fill(self, group)
+            if task.state is QUEUED:
+                ahead.recall_lower(self, group, task.options.priority)
 
     def _on_cancel(self, event: CancelAsked) -> None:
         task = self.tasks.get(event.task)
@@ -163,7 +174,9 @@ class Scheduler(Ledger):
             self.settle(task, verdict)
 
     def _retry(self, task: Task) -> None:
-        self._offer(task)
+        touched: dict[GroupRecord, Task] = {}
+        self._offer(task, touched)
+        self._place_offered(touched)
         if self.state is not PoolState.OPEN:
             give_up_the_impossible(self)
 
@@ -199,10 +212,8 @@ class Scheduler(Ledger):
         elif worker.leases:
             self.begin(worker.leases[0])
             ahead.head_ended(self, worker, group)
-            if ahead.has_room(worker, group):
-                group.roomy[worker] = None
-                if group.backlog.size:
-                    fill(self, group)
+            if ahead.note_room(worker, group) and group.backlog.size:
+                fill(self, group)
         else:
             self.vacate(worker)
             self.move(worker, IDLE)

@@ -120,7 +120,7 @@ def take(scheduler: Scheduler, pids: Mapping[int, int], samples: Mapping[int, Sa
                 group=worker.group.tag,
                 serving=worker.serving.tag if worker.serving else None,
                 state=worker.state.value,
-                task=head.options.name if head else None,
+                task=head.name if head else None,
                 running_seconds=now - worker.head_since if head else 0.0,
                 tasks_done=worker.tasks_done,
                 rss=sample.rss if sample else None,

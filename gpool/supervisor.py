@@ -72,6 +72,7 @@ FollowUp = Callable[[Future[Any]], object]
 Listener = Callable[[Transition], object]
 
 _TICK = Ticked()
+_this_process = os.getpid()
 _alive: weakref.WeakSet[Supervisor] = weakref.WeakSet()
 
 
@@ -110,11 +111,11 @@ class Supervisor:
         self._settings = settings
         self._memory_interval = memory_interval
         self._next_sample = clock() if memory_interval is not None else float("inf")
-        self._pid = os.getpid()
+        self._pid = _this_process
         self._task_ids = count(1)
         self._futures: dict[int, Future[Any]] = {}
         self._broken: dict[Hashable, Break] = {}
-        self._inbox: deque[Event | Callable[[], None]] = deque()
+        self._inbox: deque[Task | Event | Callable[[], None]] = deque()
         self._turn = threading.Lock()
         self._holder = 0
         self._waiting_until = float("-inf")
@@ -136,7 +137,7 @@ class Supervisor:
 
     def check_open(self) -> None:
         """PoolClosed unless tasks may be submitted here and now."""
-        if os.getpid() != self._pid:
+        if self._pid != _this_process:
             raise PoolClosed("this pool belongs to the process that made it; make one here to run tasks")
         if self.state is not PoolState.OPEN:
             raise PoolClosed
@@ -146,6 +147,7 @@ class Supervisor:
         tag: Hashable,
         call: Call,
         options: Options,
+        name: str,
         *,
         announce: bool = False,
         follow_up: FollowUp | None = None,
@@ -156,20 +158,23 @@ class Supervisor:
         ``register`` is called with its future before anything can happen to it; ``follow_up``, under the turn,
         when it has settled, and before that, if ``announce`` is set, when it first holds a slot.
         """
-        task = Task(next(self._task_ids), tag, options, announce)
+        task = Task(next(self._task_ids), tag, options, options.name or name, announce)
         future: Future[Any] = Future(task, call, self)
         future._follow_up = follow_up
         self._futures[task.id] = future
         if register is not None:
             register(future)
-        self._leave_or_post(SubmitAsked(task))
+        self._leave_or_post(task)
         return future
 
-    def _leave_or_post(self, event: SubmitAsked) -> None:
-        """Leave a task in the inbox if it would only be queued: whoever empties that queue looks here afterwards."""
+    def _leave_or_post(self, task: Task) -> None:
+        """Leave a task in the inbox if it can wait there: whoever handles a worker's report looks here too.
+
+        The order matters: it lies there before it is asked whether it can, so a turn that ends later sees it.
+        """
         inbox = self._inbox
-        inbox.append(event)
-        if not self.scheduler.would_wait(event.task):
+        inbox.append(task)
+        if not self.scheduler.can_wait(task):
             self._take_turns()
         elif len(inbox) >= _LEFT_IN_THE_INBOX:
             self._take_turns()
@@ -177,7 +182,7 @@ class Supervisor:
 
     def cancel(self, task: Task, kill: bool) -> None:
         """Cancel a task if the machine allows it; when this returns the future says whether it did."""
-        if os.getpid() != self._pid:
+        if self._pid != _this_process:
             return
         if self._holder == threading.get_ident():
             self.post(CancelAsked(task.id, kill))  # from a finalizer that interrupted the turn
@@ -248,7 +253,7 @@ class Supervisor:
 
     def abandon(self) -> None:
         """Nobody refers to the pool any more. A finalizer calls this."""
-        if os.getpid() == self._pid:
+        if self._pid == _this_process:
             self.leave(lambda: self._begin_close(False))
 
     def _begin_close(self, now: bool) -> None:
@@ -272,7 +277,7 @@ class Supervisor:
 
     def _exit(self) -> None:
         """The interpreter exits: finish what can be finished, start nothing more."""
-        if os.getpid() != self._pid:
+        if self._pid != _this_process:
             return
         for feed in list(self.feeds):
             feed.cancel()
@@ -325,11 +330,11 @@ class Supervisor:
         with self._turn:
             self._holder = threading.get_ident()
             try:
+                self._work()  # first, so that what has gathered there travels together
                 for report in reports:
                     self._take(report, opened)
                 for event in samples:
                     self._handle(event)
-                self._work()
                 self._handle(_TICK)
             finally:
                 self._holder = 0
@@ -363,12 +368,24 @@ class Supervisor:
         """Empty the inbox."""
         self._holder = threading.get_ident()
         inbox = self._inbox
+        tasks: list[Task] = []
         while inbox:
             item = inbox.popleft()
+            if isinstance(item, Task):
+                tasks.append(item)
+                continue
+            self._submit_all(tasks)
             if callable(item):
                 item()
             else:
                 self._handle(item)
+        self._submit_all(tasks)
+
+    def _submit_all(self, tasks: list[Task]) -> None:
+        """Tell the scheduler of new tasks, and empty the list."""
+        if tasks:
+            self._handle(SubmitAsked(tuple(tasks)))
+            tasks.clear()
 
     def _handle(self, event: Event) -> None:
         """Let the scheduler decide, and do what it says; what that leads to at once is handled first of all."""
@@ -420,9 +437,7 @@ class Supervisor:
 
     def _dispatch(self, action: Dispatch) -> None:
         futures = self._futures
-        self._backend.send(
-            action.worker.id, [(lease.number, futures[lease.task.id].call) for lease in action.leases]
-        )
+        self._backend.send(action.worker.id, [(lease.number, futures[lease.task.id].call) for lease in action.leases])
 
     def _recall(self, action: Recall) -> Event:
         return Recalled(action.worker.id, self._backend.recall(action.worker.id, action.keep))
@@ -532,7 +547,7 @@ class Supervisor:
         """The error of a task whose worker died."""
         report = self._report
         assert isinstance(report, Exited)
-        name = task.options.name
+        name = task.name
         facts = {"tag": task.tag, "task": name, "attempt": task.attempt, "started": True, "stack": None}
         if verdict is Verdict.TIMED_OUT:
             timeout = task.options.timeout
@@ -570,6 +585,15 @@ def _signal_name(exitcode: int | None) -> str | None:
         return signal.Signals(-exitcode).name
     except ValueError:
         return f"signal {-exitcode}"
+
+
+def _note_process() -> None:
+    global _this_process  # noqa: PLW0603 - cheaper to read than to ask the system at each submission
+    _this_process = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_process)
 
 
 @atexit.register

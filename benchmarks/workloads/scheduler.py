@@ -56,7 +56,7 @@ class Bench:
             self.tell(self.submission(number))
 
     def submission(self, number: int) -> SubmitAsked:
-        return SubmitAsked(Task(number, number % self.tags))
+        return SubmitAsked((Task(number, number % self.tags),))
 
     def tell(self, event: Event) -> None:
         self.events += 1

@@ -71,11 +71,9 @@ NO_CALL = Call(b"")
 
 
 def _by_value_modules() -> bool:
-    if "cloudpickle" not in sys.modules:
-        return False
-    import cloudpickle  # waits if another thread is in the middle of importing it
-
-    return bool(cloudpickle.list_registry_pickle_by_value())
+    # Another thread may be in the middle of importing it: then nothing has been registered yet.
+    registry = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", None)
+    return registry is not None and bool(registry())
 
 
 def dumps(value: Any) -> bytes:
