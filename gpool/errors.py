@@ -113,11 +113,11 @@ class PayloadError(PoolError, pickle.PicklingError):
 
 
 class GroupBroken(PoolError, BrokenExecutor):
-    """The group's workers keep dying before they can work, so its tasks fail; other groups go on.
+    """The group's workers keep dying, so its tasks fail; other groups go on.
 
     Attributes:
         tag: the group's tag.
-        failures: how many workers in a row died.
+        failures: how many workers in a row died, before they were ready or in a task.
         reason: what the last one said.
     """
 
@@ -127,8 +127,8 @@ class GroupBroken(PoolError, BrokenExecutor):
 
     def __init__(self, tag: Hashable, failures: int, reason: str) -> None:
         super().__init__(
-            f"group {tag!r} is broken: {failures} workers in a row died before they were ready ({reason}); "
-            "mend its initializer, then call adjust() to try again",
+            f"group {tag!r} is broken: {failures} workers in a row died ({reason}); "
+            "mend its initializer or its tasks, then call adjust() to try again",
             tag=tag,
             failures=failures,
             reason=reason,
@@ -143,12 +143,14 @@ class TaskError(PoolError):
         task: its name.
         attempt: which attempt this was, from 1.
         started: True when user code may have begun.
+        seconds: for how long it had run.
     """
 
     tag: Hashable
     task: str
     attempt: int
     started: bool
+    seconds: float
 
 
 class WorkerCrashed(TaskError, BrokenExecutor):

@@ -259,6 +259,7 @@ class Ledger:
         worker.serving = None
         self.move(worker, WorkerState.STOPPING)
         self.actions.append(Stop(worker))
+        self.timers.at(self.now + limits.STOP_SECONDS, worker, _is_stopping, self._stop_overdue)
 
     def kill(self, worker: Worker, doom: Verdict) -> None:
         """Kill a worker. It keeps its slot until it is gone, and what was sent ahead comes back then."""
@@ -268,11 +269,18 @@ class Ledger:
             self.move(worker, WorkerState.KILLED)
             self.actions.append(Kill(worker))
 
+    def _stop_overdue(self, worker: Worker) -> None:
+        self.kill(worker, Verdict.CANCELLED)
+
     def _deadline_passed(self, lease: Lease) -> None:
         self.kill(lease.worker, Verdict.TIMED_OUT)
 
 
 _NOUNS: dict[type[State], str] = {TaskState: "task", WorkerState: "worker", GroupState: "group", PoolState: "pool"}
+
+
+def _is_stopping(worker: Worker) -> bool:
+    return worker.state is WorkerState.STOPPING
 
 
 def _is_held(lease: Lease) -> bool:

@@ -24,6 +24,10 @@ AHEAD_SECONDS = 0.004
 STUCK_SECONDS = 0.010
 """A task in front that runs this long has turned out long: what was sent behind it is taken back."""
 
+STOP_SECONDS = 5.0
+"""For a worker that was asked to end: it may hang in a thread or an exit handler that a task left behind. After that
+it is killed. Ten seconds is what Supervisor and Docker give whole programs; a worker has no task in hand."""
+
 SMOOTHING = 0.2
 """Weight of the newest run time in the moving average (as in TCP's round-trip estimate, RFC 6298, rounded)."""
 

@@ -64,7 +64,7 @@ from gpool.model import Options, PoolState, Task, Verdict
 from gpool.outcome import Outcome, raised
 from gpool.scheduler import Scheduler, Transition
 from gpool.workers import wire
-from gpool.workers.backend import Backend, Exited, Ready, Replied, Report, Settings
+from gpool.workers.backend import Backend, Exited, Ready, Replied, Report, Sample, Settings
 from gpool.workers.payload import Call, open_outcome
 from gpool.workers.wire import Frame
 
@@ -120,6 +120,8 @@ class Supervisor:
         self._holder = 0
         self._waiting_until = float("-inf")
         self._report: Frame | Exited | None = None
+        self._samples: Mapping[int, Sample] = {}
+        self._rss: dict[int, int] = {}  # of workers killed for it
         self._transitions: deque[Transition] = deque()
         self._failure: BaseException | None = None
         self.changed = threading.Condition()  # notified when something that ``join`` waits for may have come true
@@ -353,7 +355,8 @@ class Supervisor:
         if self._memory_interval is None or self._clock() < self._next_sample:
             return []
         self._next_sample = self._clock() + self._memory_interval
-        return [MemorySampled(worker, sample.rss) for worker, sample in self._backend.sample().items()]
+        self._samples = self._backend.sample()
+        return [MemorySampled(worker, sample.rss) for worker, sample in self._samples.items()]
 
     # -- with the turn held ---------------------------------------------------------------------------------------
 
@@ -410,7 +413,7 @@ class Supervisor:
         self.state = PoolState.CLOSED
         logger.critical("gpool failed and ends all tasks", exc_info=error)
         for worker in self._backend.pids():
-            self._backend.kill(worker)
+            self._backend.kill(worker, stack=False)
         futures, self._futures = self._futures, {}
         for future in futures.values():
             if future.done():
@@ -446,7 +449,10 @@ class Supervisor:
         self._backend.stop(action.worker.id)
 
     def _kill(self, action: Kill) -> None:
-        self._backend.kill(action.worker.id)
+        worker = action.worker
+        if worker.doom is Verdict.OUT_OF_MEMORY:
+            self._rss[worker.id] = self._samples[worker.id].rss
+        self._backend.kill(worker.id, stack=worker.doom is not Verdict.CANCELLED)
 
     def _begin_task(self, action: Begin) -> None:
         future = self._futures[action.task.id]
@@ -521,6 +527,7 @@ class Supervisor:
         elif type(report) is Exited:
             self._report = report
             self._handle(WorkerExited(report.worker, report.begun, report.reason))
+            self._rss.pop(report.worker, None)
         self._report = None
 
     def _may_retry(self, worker: int, error: BaseException | None) -> bool:
@@ -547,19 +554,21 @@ class Supervisor:
         """The error of a task whose worker died."""
         report = self._report
         assert isinstance(report, Exited)
-        name = task.name
-        facts = {"tag": task.tag, "task": name, "attempt": task.attempt, "started": True, "stack": None}
+        name, seconds = task.name, self._clock() - task.started
+        facts = {"tag": task.tag, "task": name, "attempt": task.attempt, "started": True, "seconds": seconds}
+        facts["stack"] = report.stack
         if verdict is Verdict.TIMED_OUT:
             timeout = task.options.timeout
             return TaskTimeout(f"{name} ran longer than its timeout of {timeout:g} s", timeout=timeout, **facts)
         facts |= {"pid": report.pid, "exitcode": report.exitcode, "signal": _signal_name(report.exitcode)}
         if verdict is Verdict.OUT_OF_MEMORY:
-            limit = self.scheduler.groups[task.tag].settings.memory_limit or 0
-            return MemoryLimitExceeded(
-                f"{name} used more than its memory limit of {limit:,} bytes", rss=0, limit=limit, **facts
-            )
+            limit, rss = self.scheduler.groups[task.tag].settings.memory_limit or 0, self._rss[report.worker]
+            message = f"{name} used {rss:,} bytes, more than its memory limit of {limit:,}"
+            return MemoryLimitExceeded(message, rss=rss, limit=limit, **facts)
         how = facts["signal"] or f"exit code {report.exitcode}"
-        return WorkerCrashed(f"the worker died ({how}) while it ran {name}; only this task is lost", **facts)
+        return WorkerCrashed(
+            f"the worker died ({how}) {seconds:.3g} s after it began {name}; only this task is lost", **facts
+        )
 
     def _announce(self) -> None:
         """Tell the listeners, outside the turn."""

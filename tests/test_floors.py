@@ -29,6 +29,7 @@ FLOORS = {
     "scheduler": 2,
     "invariants": 2,
     "workers.wire": 2,
+    "workers.stacks": 3,
     "workers.payload": 3,
     "workers.main": 3,
     "workers.backend": 3,

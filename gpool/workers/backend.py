@@ -1,8 +1,8 @@
 """The port between the supervisor and whatever runs the workers.
 
 Owns the protocol and the reports that come through it. A backend has no policy: it starts, feeds and ends what
-it is told to, and reports what it sees. The supervisor is its only caller, and all calls but ``wait``, ``wake``
-and ``sample`` come from whoever holds the supervisor's turn, one at a time.
+it is told to, and reports what it sees. The supervisor is its only caller, and all calls but ``wait``, ``wake``,
+``stack`` and ``sample`` come from whoever holds the supervisor's turn, one at a time.
 
 Promises of a backend:
 
@@ -11,7 +11,7 @@ Promises of a backend:
 - What a worker wrote before it died is reported before its ``Exited``.
 - ``Exited.begun`` is the one lease that was begun and not answered, if there was one.
 - ``recall`` returns leases that have not begun and never will.
-- No call blocks, ``wait`` excepted.
+- No call blocks, ``wait`` and ``stack`` excepted.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Exited(NamedTuple):
     pid: int | None
     exitcode: int | None
     reason: str
+    stack: str | None = None
 
 
 Report: TypeAlias = Ready | Replied | Exited
@@ -92,8 +93,11 @@ class Backend(Protocol):
     def stop(self, worker: int) -> None:
         """Ask a worker to end when it has read this."""
 
-    def kill(self, worker: int) -> None:
-        """End a worker and its process tree now."""
+    def kill(self, worker: int, *, stack: bool) -> None:
+        """End a worker and its process tree now; with ``stack``, let it write its Python stack first if it can."""
+
+    def stack(self, worker: int, patience: float) -> str | None:
+        """A worker's Python stack as it is now; None if it gives none within ``patience`` seconds. From any thread."""
 
     def wait(self, timeout: float | None) -> None:
         """Block until there may be something to report, ``wake`` was called, or ``timeout`` seconds passed."""

@@ -81,9 +81,12 @@ class FakeBackend:
         self._stopping.add(worker)
         self._something.set()
 
-    def kill(self, worker: int) -> None:
+    def kill(self, worker: int, *, stack: bool = False) -> None:
         if worker in self.sent:
             self.die(worker, -9)
+
+    def stack(self, worker: int, patience: float) -> str | None:
+        return None
 
     def wait(self, timeout: float | None) -> None:
         self._something.wait(timeout)
@@ -134,9 +137,9 @@ class FakeBackend:
         """The worker runs its first lease to its end and answers it."""
         lease = self.begin(worker)
         call = self.sent[worker][lease]
-        kind, body, _ = run_call(call.body, None if call.shared is None else lambda: self._function(call))
+        answer = run_call(call.body, None if call.shared is None else lambda: self._function(call))
         del self.begun[worker], self.sent[worker][lease]
-        self._report(Replied(worker, (Frame(kind, lease, seconds, body),)))
+        self._report(Replied(worker, (Frame(answer.kind, lease, seconds, answer.body),)))
 
     def die(self, worker: int, exitcode: int = -9, reason: str = "") -> None:
         """The worker dies; whatever it had begun is to blame."""

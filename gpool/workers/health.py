@@ -89,20 +89,18 @@ def descendants(pids: Iterable[int]) -> dict[int, list[int]]:
     return wanted
 
 
-def kill_trees(pids: Iterable[int]) -> None:
-    """Kill processes and all that descends from them, but for those that moved to a session of their own.
+def kill_descendants(pids: Iterable[int]) -> None:
+    """Kill what descends from these processes, but for what moved to a session of its own.
 
-    The processes lead groups, and most of what descends from them is in these; the look at the process table
-    finds those that left the group. The group is killed first, so nothing in it can fork meanwhile.
+    The processes lead groups, and most of what descends from them is in these, which are killed when their leaders
+    are gone; the look at the process table finds those that left the group.
     """
-    trees = descendants(pids)
-    for pid, tree in trees.items():
+    for pid, tree in descendants(pids).items():
         session = _session(pid)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-        for each in (pid, *(child for child in tree if _session(child) == session)):
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(each, signal.SIGKILL)
+        for each in tree:
+            if _session(each) == session:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(each, signal.SIGKILL)
 
 
 def _session(pid: int) -> int | None:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count, islice
 from queue import SimpleQueue
+from time import monotonic
 
 from gpool.workers import health, wire
 from gpool.workers.backend import Exited, Ready, Replied, Report, Sample, Settings
@@ -29,6 +30,8 @@ from gpool.workers.wire import Frame, FrameReader
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _STOP_NUMBERS = count(1 << 62)
 _UNKNOWN = object()
+_DYING_SECONDS = 0.1
+"""For a worker to write its stack and end, before it is killed outright. It takes about a millisecond."""
 _WRITES_AT_A_TIME = 128
 """Buffers handed to the system in one call."""
 _READS_AT_A_TIME = 64
@@ -90,7 +93,8 @@ class LocalBackend:
         self._selector.register(self._woken, _READ, None)
         self._ready: list[tuple[selectors.SelectorKey, int]] = []
         self._full: deque[_Line] = deque()  # lines whose pipe took less than it was offered
-        self._doomed: deque[_Line] = deque()  # lines to be killed
+        self._doomed: deque[tuple[_Line, bool]] = deque()  # lines to be killed, and whether their stack is wanted
+        self._dying: deque[tuple[float, _Line]] = deque()  # asked to write their stack and end, and until when
         self._to_start: SimpleQueue[tuple[_Line, Settings] | None] = SimpleQueue()
         self._started: deque[tuple[_Line, WorkerProcess | BaseException | None]] = deque()
         self._sampler = health.Sampler()
@@ -152,12 +156,16 @@ class LocalBackend:
         self._frame(line, wire.STOP, number, ())
         self._flush(line)
 
-    def kill(self, worker: int) -> None:
+    def kill(self, worker: int, *, stack: bool) -> None:
         line = self._lines.get(worker)
         if line is not None and not line.killed:
             line.killed = True
-            self._doomed.append(line)
+            self._doomed.append((line, stack))
             self.wake()
+
+    def stack(self, worker: int, patience: float) -> str | None:
+        line = self._lines.get(worker)
+        return None if line is None or line.process is None else line.process.show_stack(patience)
 
     def wake(self) -> None:
         with suppress(BlockingIOError, OSError):  # full: a wake is under way already; closed: nobody to wake
@@ -186,7 +194,8 @@ class LocalBackend:
                 line = self._full.popleft()
                 if line.process is not None and line.worker in self._lines:
                     self._selector.modify(line.process.stream, _READ | _WRITE, line)
-        self._ready = self._selector.select(timeout)
+        self._ready = self._selector.select(self._until_overdue(timeout))
+        self._kill_overdue()
 
     def poll(self) -> list[Report]:
         reports: list[Report] = []
@@ -226,7 +235,7 @@ class LocalBackend:
         self._selector.register(made.exit_fd, _READ, line)
         self._flush_all(line)
         if line.killed:
-            self._doomed.append(line)
+            self._doomed.append((line, False))
 
     def _receive(self, line: _Line, reads: int) -> Iterator[Report]:
         """Read what has come, at most so often."""
@@ -278,18 +287,39 @@ class LocalBackend:
             with suppress(KeyError, ValueError):
                 self._selector.unregister(fd)
         del self._lines[line.worker]
+        stack = process.stack()
         process.close()
         reason = line.unready.rpartition("\n")[2] or f"exit code {exitcode}"
-        yield Exited(line.worker, begun, process.pid, exitcode, reason)
+        yield Exited(line.worker, begun, process.pid, exitcode, reason, stack)
 
     def _kill_doomed(self) -> None:
-        lines = []
+        """Kill who is to be killed, with all that descends from them; whose stack is wanted gets a moment for it."""
+        doomed = []
         while self._doomed:
-            line = self._doomed.popleft()
+            line, stack = self._doomed.popleft()
             if line.process is not None and line.worker in self._lines:
-                lines.append(line)
-        if lines:
-            health.kill_trees([line.process.pid for line in lines if line.process is not None])
+                doomed.append((line, line.process, stack and line.process.ask_to_die()))
+        health.kill_descendants([process.pid for _, process, _ in doomed])
+        for line, process, asked in doomed:
+            if asked:
+                self._dying.append((monotonic() + _DYING_SECONDS, line))
+            else:
+                process.kill_group()
+
+    def _until_overdue(self, timeout: float | None) -> float | None:
+        while self._dying and self._dying[0][1].worker not in self._lines:
+            self._dying.popleft()
+        if not self._dying:
+            return timeout
+        left = max(0.0, self._dying[0][0] - monotonic())
+        return left if timeout is None else min(timeout, left)
+
+    def _kill_overdue(self) -> None:
+        """Who was to write its stack and has not ended in time is stopped, or has replaced the signal's handler."""
+        while self._dying and self._dying[0][0] <= monotonic():
+            _, line = self._dying.popleft()
+            if line.process is not None and line.worker in self._lines:
+                line.process.kill_group()
 
     # -- bytes --------------------------------------------------------------------------------------------------
 

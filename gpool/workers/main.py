@@ -24,6 +24,7 @@ from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 from gpool.workers import payload, wire
+from gpool.workers.stacks import write_stacks
 from gpool.workers.wire import Frame, FrameReader
 
 TOKEN = struct.Struct("<Q")
@@ -48,6 +49,8 @@ class Setup(NamedTuple):
     stream: Passed
     tokens: Passed
     lifeline: Passed
+    stacks: Passed | None
+    region: int
     env: Mapping[str, str] | None
     nice: int | None
     initializer: Openable
@@ -61,6 +64,8 @@ def run(setup: Setup) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _drop_forkserver_claim()
     _die_with(setup.lifeline.fd)
+    if setup.stacks is not None:
+        write_stacks(setup.stacks.fd, setup.region)
     if setup.env:
         os.environ.update(setup.env)
     if setup.nice:
@@ -147,8 +152,8 @@ class _Worker:
     def _serve_one(self) -> int | None:
         """Wait for a call that may begin, run it, report it; None when there is no more to come.
 
-        What the call held is let go when this returns, which is before the next one is begun: whoever crashes
-        in a destructor harms nobody else.
+        What the call held is let go when this returns: after its result was sent and before the next call is begun,
+        so a destructor that crashes costs neither.
         """
         frame = self._next_call()
         if frame is None:
@@ -161,14 +166,14 @@ class _Worker:
             frame = later
         if number is None or frame.kind == wire.STOP:
             return None
-        kind, body, seconds = self._run(frame)
+        answer = self._run(frame)
         _flush()
         if os.getpid() != self._pid:
             os._exit(0)  # the task forked, and this is the other process: it has no business here
-        self._send(kind, frame.number, body, seconds)
+        self._send(answer.kind, frame.number, answer.body, answer.seconds)
         return number
 
-    def _run(self, frame: Frame) -> tuple[int, bytes, float]:
+    def _run(self, frame: Frame) -> Answer:
         (shared,) = TOKEN.unpack_from(frame.body)
         body = memoryview(frame.body)[TOKEN.size :]
         return run_call(body, (lambda: self._function(shared)) if shared else None)
@@ -231,27 +236,33 @@ class _Worker:
             os._exit(1)  # the program has gone; there is nobody to tell
 
 
-def run_call(body: payload.Buffer, shared: Callable[[], payload.Function] | None) -> tuple[int, bytes, float]:
-    """Open a call, run it, pack what came of it: a frame's kind, its body, and for how long user code ran.
+class Answer(NamedTuple):
+    """What came of a call. ``seconds`` is for how long user code ran, ``held`` what is to outlive the sending."""
 
-    Nothing that user code raises gets out.
-    """
+    kind: int
+    body: bytes
+    seconds: float
+    held: tuple[Any, ...] = ()
+
+
+def run_call(body: payload.Buffer, shared: Callable[[], payload.Function] | None) -> Answer:
+    """Open a call, run it, pack what came of it. Nothing that user code raises gets out."""
     begun = perf_counter()
     try:
-        fn, args, kwargs = payload.open_call(body, shared() if shared is not None else None)
+        function = payload.open_call(body, shared() if shared is not None else None)
     except BaseException as error:
-        return wire.UNREADABLE, _pack_error(error)[1], perf_counter() - begun
+        return Answer(wire.UNREADABLE, _pack_error(error)[1], perf_counter() - begun, (error,))
     begun = perf_counter()
     try:
-        value = fn(*args, **kwargs)
+        value = function.fn(*function.args, **function.kwargs)
     except BaseException as error:
         seconds = perf_counter() - begun
-        return *_pack_error(error), seconds
+        return Answer(*_pack_error(error), seconds, (function, error))
     seconds = perf_counter() - begun
     try:
-        return wire.VALUE, payload.dumps(value), seconds
+        return Answer(wire.VALUE, payload.dumps(value), seconds, (function, value))
     except BaseException as error:
-        return wire.UNSENDABLE, _pack_error(error)[1], seconds
+        return Answer(wire.UNSENDABLE, _pack_error(error)[1], seconds, (function, value, error))
 
 
 def _pack_error(error: BaseException) -> tuple[int, bytes]:

@@ -224,6 +224,11 @@ def _dump_by_value(value: Any, reducers: Mapping[type, Callable[[Any], Any]]) ->
     return file.getvalue()
 
 
+def preload() -> None:
+    """Import cloudpickle now: a process forked while another thread imports it could never do so itself."""
+    _by_value_pickler()
+
+
 @cache
 def _by_value_pickler() -> Any:
     """cloudpickle's pickler, taught that code keeps its file's name, and to take further reducers."""

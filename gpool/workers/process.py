@@ -27,13 +27,17 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing import context, forkserver, process, reduction, spawn, util
+from time import monotonic, sleep
 from typing import Any
 
 from gpool.workers.backend import Settings
 from gpool.workers.main import Setup, run
-from gpool.workers.payload import Sealed
+from gpool.workers.payload import Sealed, preload
+from gpool.workers.stacks import DIE, SHOW, Stacks
 
 _PRELOAD = ["gpool.workers.main", "gpool.errors", "cloudpickle"]
+
+_GLANCE_SECONDS = 0.001
 
 _program_fds: set[int] = set()
 _start_lock = threading.Lock()
@@ -215,16 +219,23 @@ class Host:
         self._lifeline, end = os.pipe()
         self._end = own(end)
         own(self._lifeline)
+        self.stacks = Stacks()
+        if self.stacks.fd is not None:
+            own(self.stacks.fd)
         if method == "forkserver":
             _server.acquire()
+        elif method == "fork":
+            preload()
 
     def launch(self, settings: Settings, name: str) -> WorkerProcess:
         """Start a worker's process; blocks for as long as the platform takes."""
-        return WorkerProcess(self.method, self._lifeline, settings, name)
+        return WorkerProcess(self.method, self._lifeline, self.stacks, settings, name)
 
     def close(self) -> None:
         disown(self._lifeline)
         disown(self._end)
+        if self.stacks.fd is not None:
+            disown(self.stacks.fd)
         if self.method == "forkserver":
             _server.release()
 
@@ -239,7 +250,9 @@ class WorkerProcess:
         exit_fd: readable once the process has ended.
     """
 
-    def __init__(self, method: str, lifeline: int, settings: Settings, name: str) -> None:
+    def __init__(self, method: str, lifeline: int, stacks: Stacks, settings: Settings, name: str) -> None:
+        self._stacks = stacks
+        self._region = stacks.reserve()
         with _start_lock:  # a fork by another pool's starter must not copy the child's ends
             ours, theirs = socket.socketpair()
             tokens_out, tokens_in = os.pipe()
@@ -250,13 +263,14 @@ class WorkerProcess:
             self.tokens_in = own(tokens_in)
             self.tokens_out = own(tokens_out)
             self._pidfd: int | None = None
-            passed = [theirs.fileno(), tokens_out, lifeline]
+            passed = [theirs.fileno(), tokens_out, lifeline, *([] if stacks.fd is None else [stacks.fd])]
             if method == "fork":
                 # The child closes the program's descriptors first of all, so it gets copies of its own.
                 passed = [os.dup(fd) for fd in passed]
-            stream, tokens, line = map(PassedFd, passed)
+            stream, tokens, line, *rest = map(PassedFd, passed)
             sealed = Sealed((settings.initializer, settings.initargs), _reducers())
-            setup = Setup(stream, tokens, line, settings.env, settings.nice, sealed)
+            written = rest[0] if rest else None
+            setup = Setup(stream, tokens, line, written, self._region, settings.env, settings.nice, sealed)
             self._process = _PROCESSES[method](target=run, args=(setup,), name=name)
             try:
                 _start_shielded(self._process)
@@ -289,6 +303,33 @@ class WorkerProcess:
         code = self._process._popen.poll()
         return None if code is None else int(code)
 
+    def stack(self) -> str | None:
+        """The last stack that the worker wrote; None if it wrote none."""
+        return self._stacks.read(self._region)
+
+    def show_stack(self, patience: float) -> str | None:
+        """The worker's stack as it is now; None if it does not answer within ``patience`` seconds."""
+        if SHOW is None:
+            return None
+        start = size = self._stacks.size(self._region)
+        deadline = monotonic() + patience
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, SHOW)
+        while monotonic() < deadline:
+            sleep(_GLANCE_SECONDS)  # nothing tells that faulthandler has finished, but that no more comes
+            before, size = size, self._stacks.size(self._region)
+            if start < size == before:
+                break
+        return self._stacks.read(self._region, start)
+
+    def ask_to_die(self) -> bool:
+        """Have the worker write its stack and end; False where that can't be had."""
+        if DIE is None or self._stacks.fd is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, DIE)
+        return True
+
     def kill_group(self) -> None:
         """Kill the worker and what is left of the process group it leads."""
         with suppress(ProcessLookupError, PermissionError):
@@ -299,6 +340,7 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Close the program's descriptors; the process has ended."""
+        self._stacks.release(self._region)
         for fd in (self.stream, self.tokens_in, self.tokens_out, self._pidfd):
             if fd is not None:
                 disown(fd)
