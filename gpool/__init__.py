@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from gpool.feeds import Feed
     from gpool.futures import Future
     from gpool.model import Group
-    from gpool.pool import GroupedPool, GroupView, PyPool
+    from gpool.pool import GroupedPool, PyPool
     from gpool.snapshot import GroupStats, PoolStats, WorkerStats
+    from gpool.views import GroupView
     from gpool.workers.fake import FakeBackend, FakeClock
 
 __version__ = "0.1.0"
@@ -49,7 +50,8 @@ _HOMES = {
     "gpool.feeds": ("Feed",),
     "gpool.futures": ("Future",),
     "gpool.model": ("Group",),
-    "gpool.pool": ("GroupView", "GroupedPool", "PyPool"),
+    "gpool.pool": ("GroupedPool", "PyPool"),
+    "gpool.views": ("GroupView",),
     "gpool.snapshot": ("GroupStats", "PoolStats", "WorkerStats"),
     "gpool.workers.fake": ("FakeBackend", "FakeClock"),
 }

@@ -8,10 +8,13 @@ unfinished than the tag has use for, so an endless iterable runs in flat memory.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from gpool.futures import Future
+from gpool.supervisor import Supervisor
+
+_PATIENCE_SECONDS = 1.0
 
 
 class Feed:
@@ -19,25 +22,25 @@ class Feed:
 
     Args:
         items: what to draw from.
-        submit: turns an item into a task; given the feed's ``settled`` to be called when it ends.
-        depth: how many unfinished tasks are of use at the moment.
+        submit: turns an item into a task, at whose end ``settled`` is called; None if it could not.
         paused: whether drawing should wait although there is room; ``nudge`` is called when that changes.
         ended: called once, in the feed's thread, with what ``next`` raised, if anything.
     """
 
     def __init__(
         self,
-        items: Iterable[Any],
+        supervisor: Supervisor,
+        tag: Hashable,
+        items: Iterator[Any],
         submit: Callable[[Any], Future[Any] | None],
         *,
-        depth: Callable[[], int],
         paused: Callable[[], bool],
-        ended: Callable[[Feed, BaseException | None], None],
-        name: str,
+        ended: Callable[[BaseException | None], object],
     ) -> None:
-        self._items = iter(items)
+        self._supervisor = supervisor
+        self._tag = tag
+        self._items = items
         self._submit = submit
-        self._depth = depth
         self._paused = paused
         self._ended = ended
         self._drawn = 0  # written by the feed's thread alone
@@ -47,12 +50,14 @@ class Feed:
         self._over = threading.Event()  # draws no more
         self._room = threading.Event()
         self._quiet = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._in_user_code = False
+        self._thread = threading.Thread(target=self._run, name=f"gpool-feed-{tag}", daemon=True)
 
     def __repr__(self) -> str:
         return f"<Feed: {self._drawn} drawn, {self._settled} ended, {'alive' if self.is_alive() else 'done'}>"
 
     def begin(self) -> None:
+        self._supervisor.feed_began(self)
         self._thread.start()
 
     def is_alive(self) -> bool:
@@ -69,6 +74,11 @@ class Feed:
         with self._quiet:
             return self._quiet.wait_for(lambda: self._over.is_set() and self.unfinished == 0, timeout)
 
+    def wait_gone(self) -> None:
+        """Wait until its thread has ended, unless that stands in the user's ``next``, or is this one."""
+        while self._thread.is_alive() and not self._in_user_code and self._thread is not threading.current_thread():
+            self._thread.join(_PATIENCE_SECONDS)
+
     @property
     def unfinished(self) -> int:
         """Items drawn whose tasks have not ended."""
@@ -80,7 +90,7 @@ class Feed:
         if not self._room.is_set():
             # Woken when half is free: fewer wakes, and what is drawn then travels together.
             left = self.unfinished
-            if left * 2 <= self._depth() or left == 0:
+            if left * 2 <= self._depth or left == 0:
                 self._room.set()
         if self.unfinished == 0 and self._over.is_set():
             self._tell_joiners()
@@ -93,10 +103,13 @@ class Feed:
         error: BaseException | None = None
         try:
             while self._await_room():
+                self._in_user_code = True
                 try:
                     item = next(self._items)
                 except StopIteration:
                     break
+                finally:
+                    self._in_user_code = False
                 if self._cancelled.is_set():
                     break
                 self._drawn += 1
@@ -106,19 +119,28 @@ class Feed:
         except BaseException as problem:
             error = problem
         finally:
+            self._in_user_code = True
             _close(self._items)
+            self._in_user_code = False
             del self._items
             self._over.set()
-            self._ended(self, error)
+            self._ended(error)
+            del self._ended, self._submit  # they may keep the pool alive
+            self._supervisor.feed_ended(self)
             self._tell_joiners()
+
+    @property
+    def _depth(self) -> int:
+        """How many of its tasks may be unfinished at a time: as many as are of use."""
+        return self._supervisor.scheduler.depth(self._tag)
 
     def _await_room(self) -> bool:
         """True when an item may be drawn; False when none is to be any more."""
         while not self._cancelled.is_set():
-            if self.unfinished < self._depth() and not self._paused():
+            if self.unfinished < self._depth and not self._paused():
                 return True
             self._room.clear()
-            if self._cancelled.is_set() or (self.unfinished < self._depth() and not self._paused()):
+            if self._cancelled.is_set() or (self.unfinished < self._depth and not self._paused()):
                 continue
             self._room.wait()
         return False

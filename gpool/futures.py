@@ -124,6 +124,11 @@ class Future(StockFuture[T]):
             self._open()
         return Outcome(self._result, self._exception)
 
+    @property
+    def never_ran(self) -> bool:
+        """True when it has ended and no attempt was ever begun."""
+        return self.done() and self._task.attempt == 0
+
     def get(self, timeout: float | None = None) -> T:
         """``result`` by its ``AsyncResult`` name."""
         return self.result(timeout)

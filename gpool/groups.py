@@ -97,6 +97,7 @@ class GroupRecord:
         "lost",
         "mean_seconds",
         "own",
+        "recycled",
         "retried",
         "roomy",
         "settings",
@@ -131,7 +132,7 @@ class GroupRecord:
         self.failures = 0
         self.crashes = 0
         self.blocked_until = 0.0
-        self.done = self.failed = self.lost = self.retried = 0
+        self.done = self.failed = self.lost = self.retried = self.recycled = 0
 
     def __repr__(self) -> str:
         return (

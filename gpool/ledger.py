@@ -49,13 +49,12 @@ class Ledger:
         actions: what is to be done about it.
         listening: whether ``transitions`` are kept.
         dropped: messages that quoted a lease nobody holds.
-        recycled: workers replaced because they had done their number of tasks.
         untidy: groups to be reconciled before the event is done with.
         cancelling: sent-ahead tasks being taken back to be cancelled; True if they are to be killed where begun.
         ahead_groups: groups with ``ahead`` workers. ahead_in_general: those of them in general slots.
     """
 
-    def __init__(self, *, send_ahead: bool = True, start_failures: int = limits.START_FAILURES) -> None:
+    def __init__(self, *, send_ahead: bool = True) -> None:
         self.state = PoolState.OPEN
         self.exiting = False
         self.now = 0.0
@@ -70,9 +69,7 @@ class Ledger:
         self.contenders = Contenders()
         self.timers = Timers()
         self.dropped = 0
-        self.recycled = 0
         self.send_ahead = send_ahead
-        self.start_failures = start_failures
         self.untidy: dict[GroupRecord, None] = {}
         self.cancelling: dict[Task, bool] = {}
         self.ahead_groups: dict[GroupRecord, None] = {}
@@ -239,6 +236,9 @@ class Ledger:
         group.bound[worker] = None
         group.starting.add(worker)
         self.actions.append(Start(worker))
+        patience = self.owner(worker).settings.start_timeout
+        if patience is not None:
+            self.timers.at(self.now + patience, worker, _is_starting, self._start_overdue)
 
     def retire(self, worker: Worker) -> None:
         """End a worker that runs nothing."""
@@ -269,6 +269,9 @@ class Ledger:
             self.move(worker, WorkerState.KILLED)
             self.actions.append(Kill(worker))
 
+    def _start_overdue(self, worker: Worker) -> None:
+        self.kill(worker, Verdict.NOT_READY)
+
     def _stop_overdue(self, worker: Worker) -> None:
         self.kill(worker, Verdict.CANCELLED)
 
@@ -277,6 +280,10 @@ class Ledger:
 
 
 _NOUNS: dict[type[State], str] = {TaskState: "task", WorkerState: "worker", GroupState: "group", PoolState: "pool"}
+
+
+def _is_starting(worker: Worker) -> bool:
+    return worker.state is WorkerState.STARTING
 
 
 def _is_stopping(worker: Worker) -> bool:

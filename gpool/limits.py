@@ -5,14 +5,14 @@ Owns rules of the form "given these counts, how long or how many"; pure function
 
 from __future__ import annotations
 
-START_FAILURES = 5
+MAX_START_FAILURES = 5
 """Workers of a group that may die in a row before they are ready; then the group is broken. Supervisor's
 ``startretries`` (3) and Erlang's restart intensity are of this kind; 5 lets a slow disk have a bad moment."""
 
 CRASHES_AT_ONCE = 10
 """Crashed workers in a row, with no task completed in between, that are replaced without delay."""
 
-CRASHES_TO_BREAK = 30
+MAX_CRASHES = 30
 """Crashed workers in a row, with no task completed in between, after which the group is broken."""
 
 MAX_AHEAD = 64

@@ -124,6 +124,8 @@ class Verdict(Enum):
     CRASHED = "crashed"
     TIMED_OUT = "timed out"
     OUT_OF_MEMORY = "out of memory"
+    NOT_READY = "not ready in time"
+    """Of workers only."""
     BROKEN = "group broken"
     CLOSED = "pool closed"
 
@@ -162,8 +164,14 @@ class Group:
         initargs: its arguments.
         env: environment variables set in the worker before anything of the user's is imported.
         nice: added to the worker's niceness.
-        memory_limit: bytes of RSS of a worker's process tree above which it is killed.
+        memory_limit: bytes of RSS of a worker's process tree above which it is killed, and its task fails.
+        recycle_memory: bytes of RSS above which a worker is replaced when it has finished its task.
         max_tasks_per_child: tasks after which a worker is replaced.
+        start_timeout: seconds a worker may take to start and run its initializer before it is killed; None: any.
+        max_start_failures: workers that may die in a row before they are ready (default 5); then the group is
+            broken until ``adjust``. Each try waits longer than the one before, 5 s at most.
+        max_crashes: workers that may die in a row in tasks of this tag, none having ended in between (default 30);
+            then, too, the group is broken. After the tenth, each replacement waits longer, 1 s at most.
         burst: how many general slots the tag may hold at a time; None for all.
         weight: its share of the general slots under contention.
     """
@@ -174,7 +182,11 @@ class Group:
     env: Mapping[str, str] | None = None
     nice: int | None = None
     memory_limit: int | None = None
+    recycle_memory: int | None = None
     max_tasks_per_child: int | None = None
+    start_timeout: float | None = None
+    max_start_failures: int | None = None
+    max_crashes: int | None = None
     burst: int | None = None
     weight: float = 1
 
@@ -182,8 +194,9 @@ class Group:
         check_slots(self.slots)
         if self.initializer is not None and not callable(self.initializer):
             raise TypeError(f"initializer must be callable, not {self.initializer!r}")
-        for name in ("memory_limit", "max_tasks_per_child"):
+        for name in ("memory_limit", "recycle_memory", "max_tasks_per_child", "max_start_failures", "max_crashes"):
             check_count(name, getattr(self, name), least=1)
+        check_seconds("start_timeout", self.start_timeout)
         check_count("burst", self.burst, least=0)
         if not self.weight > 0:
             raise ValueError(f"weight must be above 0, not {self.weight!r}")
@@ -201,6 +214,16 @@ def check_slots(slots: object) -> int:
     if slots < 0:
         raise ValueError(f"slots must be 0 or more, not {slots}")
     return slots
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is neither None nor a number above 0."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0 seconds, not {value!r}")
 
 
 def check_count(name: str, value: object, *, least: int) -> None:

@@ -35,11 +35,11 @@ from gpool.model import Group, GroupState, Lease, PoolState, Task, TaskState, Ve
 from gpool.placement import fill, place
 from gpool.workforce import (
     dismiss_strangers,
-    drain,
     give_up_the_impossible,
     is_hopeless,
     note_death,
     note_ready,
+    recycle,
     tidy,
 )
 
@@ -54,11 +54,10 @@ class Scheduler(Ledger):
 
     Args:
         send_ahead: whether the backend can take back what a worker has not begun.
-        start_failures: workers of a group that may die young in a row before the group is broken.
     """
 
-    def __init__(self, *, send_ahead: bool = True, start_failures: int = limits.START_FAILURES) -> None:
-        super().__init__(send_ahead=send_ahead, start_failures=start_failures)
+    def __init__(self, *, send_ahead: bool = True) -> None:
+        super().__init__(send_ahead=send_ahead)
         self._handlers = {
             SubmitAsked: self._on_submit,
             CancelAsked: self._on_cancel,
@@ -206,8 +205,7 @@ class Scheduler(Ledger):
         assert group is not None
         most = group.settings.max_tasks_per_child
         if most is not None and worker.tasks_done >= most:
-            self.recycled += 1
-            drain(self, worker)
+            recycle(self, worker)
             self._drain_on(worker)
         elif worker.leases:
             self.begin(worker.leases[0])
@@ -306,13 +304,11 @@ class Scheduler(Ledger):
         worker = self.workers.get(event.worker)
         if worker is None or worker.state not in (IDLE, BUSY, DRAINING):
             return
-        limit = (worker.serving or worker.group).settings.memory_limit
-        if limit is None or event.rss <= limit:
-            return
-        if worker.state is IDLE:
-            self.retire(worker)
-        else:
+        settings = (worker.serving or worker.group).settings
+        if _exceeds(event.rss, settings.memory_limit) and worker.state is not IDLE:
             self.kill(worker, Verdict.OUT_OF_MEMORY)
+        elif _exceeds(event.rss, settings.memory_limit) or _exceeds(event.rss, settings.recycle_memory):
+            recycle(self, worker)
 
     def _on_tick(self, event: Ticked) -> None:
         """Only the timers are of interest."""
@@ -374,6 +370,10 @@ class Scheduler(Ledger):
         if not self.workers:
             self.move(self, PoolState.CLOSED)
             self.actions.append(Close())
+
+
+def _exceeds(measured: int, limit: int | None) -> bool:
+    return limit is not None and measured > limit
 
 
 def _is_waiting(task: Task) -> bool:

@@ -26,6 +26,7 @@ class GroupStats:
         queued: its tasks that have not begun.
         done, failed, lost: its tasks that returned; that raised, timed out or could not run; that crashed.
         retried: attempts made again.
+        recycled: workers replaced because of ``max_tasks_per_child`` or their memory.
         state: ``"sound"``, ``"backing off"`` or ``"broken"``.
     """
 
@@ -40,6 +41,7 @@ class GroupStats:
     failed: int
     lost: int
     retried: int
+    recycled: int
     state: str
 
 
@@ -105,6 +107,7 @@ def take(scheduler: Scheduler, pids: Mapping[int, int], samples: Mapping[int, Sa
             failed=group.failed,
             lost=group.lost,
             retried=group.retried,
+            recycled=group.recycled,
             state=group.state.value,
         )
         for tag, group in scheduler.groups.items()

@@ -32,7 +32,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from gpool import snapshot
 from gpool.actions import Begin, Break, Close, Dispatch, Kill, Recall, Settle, Start, Stop
@@ -40,9 +40,11 @@ from gpool.delivery import Courier, logger
 from gpool.errors import (
     GroupBroken,
     MemoryLimitExceeded,
+    NoSlots,
     PoolClosed,
     PoolError,
     TaskTimeout,
+    UnknownTag,
     WorkerCrashed,
 )
 from gpool.events import (
@@ -59,14 +61,25 @@ from gpool.events import (
     WorkerReady,
 )
 from gpool.futures import Future
+from gpool.groups import GroupRecord
 from gpool.interrupts import shielded
 from gpool.model import Options, PoolState, Task, Verdict
 from gpool.outcome import Outcome, raised
 from gpool.scheduler import Scheduler, Transition
 from gpool.workers import wire
-from gpool.workers.backend import Backend, Exited, Ready, Replied, Report, Sample, Settings
+from gpool.workers.backend import Backend, Exited, Logged, Ready, Replied, Report, Sample, Settings
+from gpool.workers.logs import receive
 from gpool.workers.payload import Call, open_outcome
 from gpool.workers.wire import Frame
+
+
+class Feeding(Protocol):
+    """What the supervisor needs to know of a feed."""
+
+    def cancel(self) -> None: ...
+    def nudge(self) -> None: ...
+    def wait_gone(self) -> None: ...
+
 
 FollowUp = Callable[[Future[Any]], object]
 Listener = Callable[[Transition], object]
@@ -103,7 +116,8 @@ class Supervisor:
     ) -> None:
         self.state = PoolState.OPEN  # what users may do; the scheduler's own follows when the feeds have ended
         self.scheduler = Scheduler(send_ahead=backend.can_recall)
-        self.feeds: set[Any] = set()
+        self.feeds: set[Feeding] = set()  # that may draw
+        self._all_feeds: weakref.WeakSet[Feeding] = weakref.WeakSet()
         self._listeners = tuple(listeners)
         self.scheduler.listening = bool(self._listeners)
         self._backend = backend
@@ -136,6 +150,20 @@ class Supervisor:
         self._thread.start()
 
     # -- asked by other threads -------------------------------------------------------------------------------
+
+    def group(self, tag: Hashable) -> GroupRecord:
+        """A tag's group; UnknownTag if it was never declared."""
+        group = self.scheduler.groups.get(tag)
+        if group is None:
+            raise UnknownTag(tag, list(self.scheduler.groups))
+        return group
+
+    def check(self, tag: Hashable) -> None:
+        """PoolClosed, UnknownTag or NoSlots if a task of this tag could never run."""
+        self.check_open()
+        group = self.group(tag)
+        if group.slots == 0 and not (self.scheduler.general.slots and group.settings.burst != 0):
+            raise NoSlots(tag)
 
     def check_open(self) -> None:
         """PoolClosed unless tasks may be submitted here and now."""
@@ -214,7 +242,7 @@ class Supervisor:
 
     def ask(self, event: Event | None = None) -> None:
         """Have an event handled before this returns, after all that was in the inbox."""
-        self.look(lambda: None if event is None else self._handle(event))
+        self.look(lambda: None if event is None else self.handle(event))
 
     def look(self, do: Callable[[], Any]) -> Any:
         """Call ``do()`` with the turn held and the inbox empty, and return what it returns."""
@@ -247,6 +275,14 @@ class Supervisor:
         )
         return taken
 
+    def stack(self, pid: int, patience: float) -> str | None:
+        """The Python stack of the worker with this process id; ValueError if there is none."""
+        pids = {} if self.closed.is_set() else self._backend.pids()
+        worker = next((each for each, known in pids.items() if known == pid), None)
+        if worker is None:
+            raise ValueError(f"no worker of this pool has the process id {pid}")
+        return self._backend.stack(worker, patience)
+
     # -- ending -------------------------------------------------------------------------------------------------
 
     def close(self, *, now: bool = False) -> None:
@@ -262,27 +298,40 @@ class Supervisor:
         if self.state is PoolState.OPEN:
             self.state = PoolState.CLOSING
         if now:
-            for feed in list(self.feeds):
-                feed.cancel()
+            self.cancel_feeds()
         if now or not self.feeds:
-            self._handle(CloseAsked(now))
+            self.handle(CloseAsked(now))
 
-    def feed_ended(self, feed: Any) -> None:
+    def cancel_feeds(self) -> None:
+        """Let no feed draw any more."""
+        for feed in list(self.feeds):
+            feed.cancel()
+
+    def nudge_feeds(self) -> None:
+        """What feeds pause for may have changed."""
+        for feed in list(self.feeds):
+            feed.nudge()
+
+    def feed_began(self, feed: Feeding) -> None:
+        """A feed may draw from now on."""
+        self.look(lambda: self.feeds.add(feed))
+        self._all_feeds.add(feed)
+
+    def feed_ended(self, feed: Feeding) -> None:
         """A feed draws no more."""
         self.look(lambda: self._drop_feed(feed))
         self.notify()
 
-    def _drop_feed(self, feed: Any) -> None:
+    def _drop_feed(self, feed: Feeding) -> None:
         self.feeds.discard(feed)
         if not self.feeds and self.state is PoolState.CLOSING:
-            self._handle(CloseAsked())
+            self.handle(CloseAsked())
 
     def _exit(self) -> None:
         """The interpreter exits: finish what can be finished, start nothing more."""
         if self._pid != _this_process:
             return
-        for feed in list(self.feeds):
-            feed.cancel()
+        self.cancel_feeds()
         self.look(lambda: self._begin_close(False))
         self.ask(ExitBegan())
         self.wait_closed(None)
@@ -294,9 +343,16 @@ class Supervisor:
         if not self.closed.wait(timeout):
             return False
         self._thread.join(timeout)
+        for feed in list(self._all_feeds):
+            feed.wait_gone()
         self.deliverer.end(drop=drop)
         self.notifier.end()
         return True
+
+    def await_(self, holds: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until something holds of which ``notify`` tells; False if ``timeout`` seconds were not enough."""
+        with self.changed:
+            return self.changed.wait_for(holds, timeout)
 
     def notify(self) -> None:
         """Something that others wait for may have come true."""
@@ -336,8 +392,8 @@ class Supervisor:
                 for report in reports:
                     self._take(report, opened)
                 for event in samples:
-                    self._handle(event)
-                self._handle(_TICK)
+                    self.handle(event)
+                self.handle(_TICK)
             finally:
                 self._holder = 0
         if any(type(report) is not Replied for report in reports):
@@ -381,16 +437,16 @@ class Supervisor:
             if callable(item):
                 item()
             else:
-                self._handle(item)
+                self.handle(item)
         self._submit_all(tasks)
 
     def _submit_all(self, tasks: list[Task]) -> None:
         """Tell the scheduler of new tasks, and empty the list."""
         if tasks:
-            self._handle(SubmitAsked(tuple(tasks)))
+            self.handle(SubmitAsked(tuple(tasks)))
             tasks.clear()
 
-    def _handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Let the scheduler decide, and do what it says; what that leads to at once is handled first of all."""
         if self._failure is not None:
             return
@@ -514,7 +570,7 @@ class Supervisor:
     def _take(self, report: Report, opened: Mapping[int, BaseException]) -> None:
         """Tell the scheduler what has come; the report is at hand while futures are settled."""
         if type(report) is Replied:
-            worker, handle = report.worker, self._handle
+            worker, handle = report.worker, self.handle
             for frame in report.frames:
                 self._report = frame
                 if frame.kind == wire.VALUE:
@@ -523,10 +579,12 @@ class Supervisor:
                     retry = self._may_retry(worker, opened.get(frame.number))
                     handle(Ended(worker, frame.number, Verdict.RAISED, frame.seconds, retry))
         elif type(report) is Ready:
-            self._handle(WorkerReady(report.worker))
+            self.handle(WorkerReady(report.worker))
+        elif type(report) is Logged:
+            self.deliverer.call(receive, report.body)
         elif type(report) is Exited:
             self._report = report
-            self._handle(WorkerExited(report.worker, report.begun, report.reason))
+            self.handle(WorkerExited(report.worker, report.begun, report.reason))
             self._rss.pop(report.worker, None)
         self._report = None
 

@@ -83,6 +83,17 @@ def drain(ledger: Ledger, worker: Worker) -> None:
     ledger.move(worker, WorkerState.DRAINING)
 
 
+def recycle(ledger: Ledger, worker: Worker) -> None:
+    """Replace a worker between two tasks: it ends when it has finished what it runs."""
+    if worker.state is WorkerState.DRAINING:
+        return
+    worker.group.recycled += 1
+    if worker.state is WorkerState.IDLE:
+        ledger.retire(worker)
+    else:
+        drain(ledger, worker)
+
+
 def dismiss_strangers(ledger: Ledger, group: GroupRecord) -> None:
     """The group's kind has changed: let go of the workers it can no longer use."""
     for worker in [each for each in group.bound if each.kind != group.kind]:
@@ -94,7 +105,8 @@ def dismiss_strangers(ledger: Ledger, group: GroupRecord) -> None:
 
 def can_start(ledger: Ledger, group: GroupRecord) -> bool:
     """True unless its workers die before they are ready, again and again."""
-    return group.failures < ledger.start_failures and group.blocked_until < NEVER
+    most = group.settings.max_start_failures
+    return group.failures < (limits.MAX_START_FAILURES if most is None else most) and group.blocked_until < NEVER
 
 
 def may_start(ledger: Ledger, group: GroupRecord) -> bool:
@@ -117,10 +129,11 @@ def note_death(ledger: Ledger, worker: Worker, was: WorkerState, reason: str) ->
     A worker that dies in a task tells against the task's tag, wherever it ran; any other death tells against the
     group that answers for the worker's settings.
     """
-    if worker.doom is not None or was is WorkerState.STOPPING:
+    late = worker.doom is Verdict.NOT_READY
+    if (worker.doom is not None and not late) or was is WorkerState.STOPPING:
         return
     blamed = worker.serving or ledger.owner(worker)
-    if was is not WorkerState.STARTING:
+    if was is not WorkerState.STARTING and not late:
         blamed.crashes += 1
         delay = limits.crash_delay(blamed.crashes)
     elif ledger.exiting:
@@ -130,8 +143,9 @@ def note_death(ledger: Ledger, worker: Worker, was: WorkerState, reason: str) ->
         blamed.failures += 1
         delay = limits.restart_delay(blamed.failures)
     _restart(ledger, blamed)
-    if not can_start(ledger, blamed) or blamed.crashes >= limits.CRASHES_TO_BREAK:
-        _break(ledger, blamed, reason)
+    most = blamed.settings.max_crashes
+    if not can_start(ledger, blamed) or blamed.crashes >= (limits.MAX_CRASHES if most is None else most):
+        _break(ledger, blamed, "it was not ready in time" if late else reason)
     elif delay > 0:
         _back_off(ledger, blamed, delay)
 

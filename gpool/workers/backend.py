@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from gpool.workers.payload import Call
+from gpool.workers.payload import Buffer, Call
 from gpool.workers.wire import Frame
 
 
@@ -46,6 +46,13 @@ class Replied(NamedTuple):
     frames: Sequence[Frame]
 
 
+class Logged(NamedTuple):
+    """A log record was made in the worker; the body is for ``gpool.workers.logs``."""
+
+    worker: int
+    body: Buffer
+
+
 class Exited(NamedTuple):
     """The worker is gone, its descriptors are closed, its process is reaped; or it never started."""
 
@@ -57,7 +64,7 @@ class Exited(NamedTuple):
     stack: str | None = None
 
 
-Report: TypeAlias = Ready | Replied | Exited
+Report: TypeAlias = Ready | Replied | Logged | Exited
 
 
 class Sample(NamedTuple):

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from time import monotonic
 
 from gpool.workers import health, wire
-from gpool.workers.backend import Exited, Ready, Replied, Report, Sample, Settings
+from gpool.workers.backend import Exited, Logged, Ready, Replied, Report, Sample, Settings
 from gpool.workers.main import TOKEN
 from gpool.workers.payload import Call
 from gpool.workers.process import Host, WorkerProcess, disown, own
@@ -47,20 +47,21 @@ class _Line:
         process: None until it has been started.
         outgoing: bytes not yet written, each with the number of the lease they are of, or 0.
         tokens: what is to be granted as soon as there is a process.
+        news: what came between replies.
         sent: leases not answered yet, in order.
         shared: numbers of the shared functions the worker has.
         killed: it is to die, or has.
         unready: why its initializer failed, if it did.
     """
 
-    __slots__ = ("killed", "outgoing", "process", "reader", "ready", "sent", "shared", "tokens", "unready", "worker")
+    __slots__ = ("killed", "news", "outgoing", "process", "reader", "sent", "shared", "tokens", "unready", "worker")
 
     def __init__(self, worker: int) -> None:
         self.worker = worker
         self.process: WorkerProcess | None = None
         self.reader = FrameReader()
         self.outgoing: deque[tuple[int, bytes | memoryview]] = deque()
-        self.ready: Ready | None = None
+        self.news: list[Report] = []
         self.tokens: list[int] = []
         self.sent: dict[int, None] = {}
         self.shared: set[int] = set()
@@ -73,6 +74,7 @@ class LocalBackend:
 
     Args:
         method: a start method's name.
+        forward_logs: log records made in workers come as reports.
         name: what the worker processes are called.
     """
 
@@ -80,10 +82,10 @@ class LocalBackend:
     can_recall = True
     has_health = True
 
-    def __init__(self, method: str, name: str = "gpool") -> None:
+    def __init__(self, method: str, *, forward_logs: bool = True, name: str = "gpool") -> None:
         self.method = method
         self._name = name
-        self._host = Host(method)
+        self._host = Host(method, forward_logs=forward_logs)
         self._lines: dict[int, _Line] = {}
         self._selector = selectors.DefaultSelector()
         woken, waker = os.pipe()
@@ -254,9 +256,9 @@ class LocalBackend:
                 return
             line.reader.received(size)
             replies = [frame for frame in line.reader.frames() if self._is_reply(line, frame)]
-            if line.ready:
-                yield line.ready
-                line.ready = None
+            if line.news:
+                yield from line.news
+                line.news.clear()
             if replies:
                 yield Replied(line.worker, replies)
             if size < len(space):
@@ -267,7 +269,9 @@ class LocalBackend:
         if frame.kind >= wire.VALUE:
             return line.sent.pop(frame.number, _UNKNOWN) is None
         if frame.kind == wire.READY:
-            line.ready = Ready(line.worker, frame.number)
+            line.news.append(Ready(line.worker, frame.number))
+        elif frame.kind == wire.LOG:
+            line.news.append(Logged(line.worker, frame.body))
         elif frame.kind == wire.UNREADY:
             line.unready = bytes(frame.body).decode(errors="replace").strip()
         return False

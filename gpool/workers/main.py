@@ -18,6 +18,7 @@ import select
 import signal
 import struct
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import perf_counter
@@ -51,6 +52,8 @@ class Setup(NamedTuple):
     lifeline: Passed
     stacks: Passed | None
     region: int
+    log_level: int | None
+    """From which level on log records are sent to the program; None: they stay here."""
     env: Mapping[str, str] | None
     nice: int | None
     initializer: Openable
@@ -70,7 +73,10 @@ def run(setup: Setup) -> None:
         os.environ.update(setup.env)
     if setup.nice:
         os.nice(setup.nice)
-    _Worker(setup.stream.fd, setup.tokens.fd).live(setup.initializer)
+    worker = _Worker(setup.stream.fd, setup.tokens.fd)
+    if setup.log_level is not None:
+        worker.forward_logs(setup.log_level)
+    worker.live(setup.initializer)
 
 
 def _drop_forkserver_claim() -> None:
@@ -123,8 +129,15 @@ class _Worker:
         self._reader = FrameReader()
         self._frames: deque[Frame] = deque()  # read and not dealt with
         self._pid = os.getpid()
+        self._sending = threading.Lock()
+        self._sender = 0  # the thread that is at it
         self._shared: dict[int, payload.Buffer] = {}
         self._functions: dict[int, payload.Function] = {}  # of ``_shared``, those unpickled already
+
+    def forward_logs(self, level: int) -> None:
+        from gpool.workers import logs
+
+        logs.forward(level, self._send_log)
 
     def live(self, initializer: Openable) -> None:
         if not self._initialize(initializer):
@@ -224,16 +237,26 @@ class _Worker:
                 continue
             return TOKEN.unpack(token)[0] if token else None
 
+    def _send_log(self, body: bytes) -> None:
+        """Send a log record, unless this is another process, or a signal handler that interrupted a sending."""
+        if os.getpid() != self._pid or self._sender == threading.get_ident():
+            return
+        self._send(wire.LOG, 0, body, 0.0)
+
     def _send(self, kind: int, number: int, body: bytes, seconds: float) -> None:
         head = wire.header(kind, number, len(body), seconds)
-        try:
-            if len(body) < 1 << 16:
-                _write_all(self._stream, head + body)
-            else:
-                _write_all(self._stream, head)
-                _write_all(self._stream, body)
-        except ConnectionError:
-            os._exit(1)  # the program has gone; there is nobody to tell
+        with self._sending:  # threads that a task left behind may log
+            self._sender = threading.get_ident()
+            try:
+                if len(body) < 1 << 16:
+                    _write_all(self._stream, head + body)
+                else:
+                    _write_all(self._stream, head)
+                    _write_all(self._stream, body)
+            except ConnectionError:
+                os._exit(1)  # the program has gone; there is nobody to tell
+            finally:
+                self._sender = 0
 
 
 class Answer(NamedTuple):

@@ -31,11 +31,12 @@ from time import monotonic, sleep
 from typing import Any
 
 from gpool.workers.backend import Settings
+from gpool.workers.logs import lowest_level
 from gpool.workers.main import Setup, run
 from gpool.workers.payload import Sealed, preload
 from gpool.workers.stacks import DIE, SHOW, Stacks
 
-_PRELOAD = ["gpool.workers.main", "gpool.errors", "cloudpickle"]
+_PRELOAD = ["gpool.workers.main", "gpool.workers.logs", "gpool.errors", "cloudpickle", "faulthandler"]
 
 _GLANCE_SECONDS = 0.001
 
@@ -214,11 +215,12 @@ class Host:
     The lifeline is a pipe whose one end only the program holds; when that closes, the kernel ends the workers.
     """
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, *, forward_logs: bool) -> None:
         self.method = method
-        self._lifeline, end = os.pipe()
+        self.forward_logs = forward_logs
+        self.lifeline, end = os.pipe()
         self._end = own(end)
-        own(self._lifeline)
+        own(self.lifeline)
         self.stacks = Stacks()
         if self.stacks.fd is not None:
             own(self.stacks.fd)
@@ -229,10 +231,10 @@ class Host:
 
     def launch(self, settings: Settings, name: str) -> WorkerProcess:
         """Start a worker's process; blocks for as long as the platform takes."""
-        return WorkerProcess(self.method, self._lifeline, self.stacks, settings, name)
+        return WorkerProcess(self, settings, name)
 
     def close(self) -> None:
-        disown(self._lifeline)
+        disown(self.lifeline)
         disown(self._end)
         if self.stacks.fd is not None:
             disown(self.stacks.fd)
@@ -250,7 +252,8 @@ class WorkerProcess:
         exit_fd: readable once the process has ended.
     """
 
-    def __init__(self, method: str, lifeline: int, stacks: Stacks, settings: Settings, name: str) -> None:
+    def __init__(self, host: Host, settings: Settings, name: str) -> None:
+        method, stacks = host.method, host.stacks
         self._stacks = stacks
         self._region = stacks.reserve()
         with _start_lock:  # a fork by another pool's starter must not copy the child's ends
@@ -263,14 +266,15 @@ class WorkerProcess:
             self.tokens_in = own(tokens_in)
             self.tokens_out = own(tokens_out)
             self._pidfd: int | None = None
-            passed = [theirs.fileno(), tokens_out, lifeline, *([] if stacks.fd is None else [stacks.fd])]
+            passed = [theirs.fileno(), tokens_out, host.lifeline, *([] if stacks.fd is None else [stacks.fd])]
             if method == "fork":
                 # The child closes the program's descriptors first of all, so it gets copies of its own.
                 passed = [os.dup(fd) for fd in passed]
             stream, tokens, line, *rest = map(PassedFd, passed)
             sealed = Sealed((settings.initializer, settings.initargs), _reducers())
             written = rest[0] if rest else None
-            setup = Setup(stream, tokens, line, written, self._region, settings.env, settings.nice, sealed)
+            level = lowest_level() if host.forward_logs else None
+            setup = Setup(stream, tokens, line, written, self._region, level, settings.env, settings.nice, sealed)
             self._process = _PROCESSES[method](target=run, args=(setup,), name=name)
             try:
                 _start_shielded(self._process)

@@ -24,13 +24,15 @@ READY = 5
 """Worker to supervisor: up, the initializer has run."""
 UNREADY = 6
 """Worker to supervisor: the initializer failed; the body is the traceback's text."""
-VALUE = 7
+LOG = 7
+"""Worker to supervisor: a log record; the body is pickled."""
+VALUE = 8
 """Worker to supervisor: the lease's task returned; the body is the pickled value."""
-ERROR = 8
+ERROR = 9
 """Worker to supervisor: the lease's task raised; the body is the pickled exception and its traceback's text."""
-UNREADABLE = 9
+UNREADABLE = 10
 """Worker to supervisor: the call could not be unpickled; the body is like an ERROR's."""
-UNSENDABLE = 10
+UNSENDABLE = 11
 """Worker to supervisor: the value, or the exception, could not be pickled; the body is like an ERROR's."""
 
 _HEADER = struct.Struct("<BQdQ")

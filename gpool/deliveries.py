@@ -1,0 +1,168 @@
+"""What becomes of the results of ``put`` and ``ingest``: handlers and iteration.
+
+Owns the user's handlers, the results kept for iteration, and what has ended but was not delivered. Everything of the
+user's runs on the supervisor's delivery thread; nothing here decides about tasks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from gpool.delivery import logger
+from gpool.futures import Future
+from gpool.outcome import Outcome, raised
+from gpool.supervisor import Supervisor
+
+Callback = Callable[[Any], object]
+ErrorCallback = Callable[[BaseException], object]
+
+UNREAD_LIMIT = 1_000
+"""Results unread, or undelivered, at which feeds pause."""
+KEPT_WARNING = 100_000
+"""Results kept for an iteration that nobody began, at which one warning is given."""
+
+
+class Handlers(NamedTuple):
+    """Who is told of a task's end, in place of the pool's own."""
+
+    callback: Callback | None
+    error: ErrorCallback | None
+
+
+def handlers(callback: Callback | None, error: ErrorCallback | None) -> Handlers:
+    """Handlers, once they are found to be callable; TypeError otherwise."""
+    check_handler("callback", callback)
+    check_handler("error", error)
+    return Handlers(callback, error)
+
+
+def check_handler(name: str, handler: object) -> None:
+    """Refuse what is neither callable nor None."""
+    if handler is not None and not callable(handler):
+        raise TypeError(f"{name} must be callable or None, not {handler!r}")
+
+
+class Deliveries:
+    """See the module's docstring.
+
+    Args:
+        iteration: whether results are kept for iteration; None: when there is no callback.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        callback: Callback | None,
+        on_error: ErrorCallback | None,
+        iteration: bool | None,
+    ) -> None:
+        check_handler("callback", callback)
+        check_handler("on_error", on_error)
+        self.callback = callback
+        self.on_error = on_error
+        self._supervisor = supervisor
+        self._iteration = iteration
+        self._kept: deque[Any] = deque()
+        self._readers = 0
+        self._warned = False
+        self._out: set[object] = set()  # what has not ended, or not been delivered
+
+    @property
+    def all_made(self) -> bool:
+        """True when nothing that was submitted is still to be delivered."""
+        return not self._out
+
+    # -- tasks end ----------------------------------------------------------------------------------------------
+
+    def expect(self, future: Future[Any]) -> None:
+        """This task's outcome is to be delivered."""
+        self._out.add(future)
+
+    def settled(self, future: Future[Any], wanted: Handlers) -> None:
+        """It has ended. Called under the supervisor's turn."""
+        if future.cancelled():
+            self._made(future)
+        else:
+            self._supervisor.deliverer.call(self._hand_over, future, wanted, future.outcome)
+
+    def fail(self, error: BaseException, wanted: Handlers) -> None:
+        """An error that is no task's: an iterable that raised, an item that does not pickle."""
+        token = object()
+        self._out.add(token)
+        self._supervisor.deliverer.call(self._hand_over, token, wanted, lambda: raised(error))
+
+    def _hand_over(self, token: object, wanted: Handlers, open_outcome: Callable[[], Outcome]) -> None:
+        """On the delivery thread: give an outcome to whom it belongs."""
+        try:
+            outcome = open_outcome()
+            if outcome.error is not None:
+                self._tell_error(wanted, outcome.error)
+                return
+            callback = wanted.callback or self.callback
+            if callback is None if self._iteration is None else self._iteration:
+                self._keep(outcome.value)
+            if callback is not None:
+                callback(outcome.value)
+        except BaseException:
+            logger.exception("exception in a handler of a gpool pool")
+        finally:
+            self._made(token)
+
+    def _tell_error(self, wanted: Handlers, error: BaseException) -> None:
+        handler = wanted.error or self.on_error
+        if handler is not None:
+            handler(error)
+        else:
+            logger.error("a task failed and nobody handles errors", exc_info=error)
+
+    def _made(self, token: object) -> None:
+        self._out.discard(token)
+        if not self._out:
+            self._supervisor.notify()
+        if len(self._supervisor.deliverer) <= UNREAD_LIMIT // 2:
+            self._supervisor.nudge_feeds()
+
+    # -- iteration ----------------------------------------------------------------------------------------------
+
+    def _keep(self, value: Any) -> None:
+        self._kept.append(value)
+        if self._readers:
+            self._supervisor.notify()
+        elif len(self._kept) >= KEPT_WARNING and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%d results are kept for an iteration that nobody began; iteration=False keeps none", KEPT_WARNING
+            )
+
+    def reader_came(self) -> None:
+        """An iterator exists: unread results pause feeds from now on."""
+        self._readers += 1
+
+    def reader_went(self) -> None:
+        """It is gone. Its finalizer calls this."""
+        self._supervisor.leave(self._forget_reader)
+
+    def _forget_reader(self) -> None:
+        self._readers -= 1
+        self._supervisor.nudge_feeds()
+
+    def take(self) -> Any:
+        """The next kept result; StopIteration when there is none and none can come."""
+        self._supervisor.await_(lambda: bool(self._kept) or self._none_can_come(), None)
+        if not self._kept:
+            raise StopIteration
+        value = self._kept.popleft()
+        if len(self._kept) == UNREAD_LIMIT // 2:
+            self._supervisor.nudge_feeds()
+        return value
+
+    def _none_can_come(self) -> bool:
+        return not self._supervisor.feeds and not self._out
+
+    def backed_up(self) -> bool:
+        """True when feeds should wait for handlers or readers."""
+        if len(self._supervisor.deliverer) >= UNREAD_LIMIT:
+            return True
+        return self._readers > 0 and len(self._kept) >= UNREAD_LIMIT
