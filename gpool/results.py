@@ -45,6 +45,9 @@ class MapResults:
         try:
             left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
             value = future.result(left)
+        except StopIteration as error:  # an iterator that raised it would end, as if this were the last result
+            self.close()
+            raise RuntimeError("a mapped function raised StopIteration") from error
         except BaseException:
             self.close()
             raise

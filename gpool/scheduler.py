@@ -344,13 +344,12 @@ class Scheduler(Ledger):
         return group
 
     def _on_close(self, event: CloseAsked) -> None:
+        if event.now:
+            for task in list(self.tasks.values()):
+                self.abandon(task, Verdict.CANCELLED)
+            for worker in list(self.workers.values()):
+                self.kill(worker, Verdict.CANCELLED)
         self._stop_taking()
-        if not event.now:
-            return
-        for task in list(self.tasks.values()):
-            self.abandon(task, Verdict.CANCELLED)
-        for worker in list(self.workers.values()):
-            self.kill(worker, Verdict.CANCELLED)
 
     def _on_exit(self, event: ExitBegan) -> None:
         self.exiting = True

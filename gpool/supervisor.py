@@ -363,7 +363,11 @@ class Supervisor:
 
     def _run(self) -> None:
         while not self.closed.is_set():
-            self.step(None)
+            try:
+                self.step(None)
+            except Exception as error:
+                with self._turn:
+                    self._fail(error)
         self._backend.close()
         self.deliverer.end()
         self.notifier.end()
@@ -468,8 +472,6 @@ class Supervisor:
         self._failure = error
         self.state = PoolState.CLOSED
         logger.critical("gpool failed and ends all tasks", exc_info=error)
-        for worker in self._backend.pids():
-            self._backend.kill(worker, stack=False)
         futures, self._futures = self._futures, {}
         for future in futures.values():
             if future.done():

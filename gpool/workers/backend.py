@@ -122,4 +122,4 @@ class Backend(Protocol):
         """The process ids of the workers that have one."""
 
     def close(self) -> None:
-        """Let go of everything; no worker is left when this is called."""
+        """Let go of everything. Workers that are left, as after a failure, are killed."""

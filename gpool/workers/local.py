@@ -182,6 +182,13 @@ class LocalBackend:
     def close(self) -> None:
         self._to_start.put(None)
         self._starter.join()
+        for line in self._lines.values():
+            if line.process is not None:
+                self._started.append((line, line.process))
+        for _, made in self._started:
+            if isinstance(made, WorkerProcess):
+                made.kill_group()
+                made.close()
         self._selector.close()
         disown(self._woken)
         disown(self._waker)
@@ -195,7 +202,7 @@ class LocalBackend:
             while self._full:
                 line = self._full.popleft()
                 if line.process is not None and line.worker in self._lines:
-                    self._selector.modify(line.process.stream, _READ | _WRITE, line)
+                    self._watch(line, _READ | _WRITE)
         self._ready = self._selector.select(self._until_overdue(timeout))
         self._kill_overdue()
 
@@ -217,7 +224,7 @@ class LocalBackend:
                 if mask & _WRITE:
                     self._flush(line)
                     if not line.outgoing:
-                        self._selector.modify(line.process.stream, _READ, line)
+                        self._watch(line, _READ)
         self._ready = []
         while self._started:
             line, made = self._started.popleft()
@@ -225,6 +232,12 @@ class LocalBackend:
         for line in exits:
             reports += self._bury(line)
         return reports
+
+    def _watch(self, line: _Line, events: int) -> None:
+        """Be told of these; a stream that has ended is watched no more."""
+        assert line.process is not None
+        with suppress(KeyError):
+            self._selector.modify(line.process.stream, events, line)
 
     def _adopt(self, line: _Line, made: WorkerProcess | BaseException | None) -> Iterator[Report]:
         """Take over what the starter made."""

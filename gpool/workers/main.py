@@ -21,6 +21,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -73,10 +74,17 @@ def run(setup: Setup) -> None:
         os.environ.update(setup.env)
     if setup.nice:
         os.nice(setup.nice)
-    worker = _Worker(setup.stream.fd, setup.tokens.fd)
-    if setup.log_level is not None:
-        worker.forward_logs(setup.log_level)
-    worker.live(setup.initializer)
+    try:
+        worker = _Worker(setup.stream.fd, setup.tokens.fd)
+        if setup.log_level is not None:
+            worker.forward_logs(setup.log_level)
+        worker.live(setup.initializer)
+    except Exception:  # a task closed the worker's descriptors, or the like: threads it left must not keep it up
+        import traceback
+
+        with suppress(BaseException):
+            traceback.print_exc()
+        os._exit(1)
 
 
 def _drop_forkserver_claim() -> None:
@@ -173,6 +181,8 @@ class _Worker:
             return None
         number = self._take_token()
         while number is not None and frame.number != number:  # revoked: its token will never come
+            if frame.number > number:
+                raise EOFError("a call was lost on its way: some task has read from the worker's stream")
             later = self._next_call()
             if later is None:
                 return None
@@ -218,6 +228,9 @@ class _Worker:
         """Wait for bytes; False when the program has gone."""
         try:
             count = os.readv(self._stream, [self._reader.space()])
+        except BlockingIOError:  # a task has changed the descriptor's mode
+            _await(self._stream, select.POLLIN)
+            return True
         except ConnectionError:
             return False
         self._reader.received(count)
@@ -233,7 +246,7 @@ class _Worker:
             try:
                 token = os.read(self._tokens, TOKEN.size)
             except BlockingIOError:
-                _await_readable(self._tokens)
+                _await(self._tokens, select.POLLIN)
                 continue
             return TOKEN.unpack(token)[0] if token else None
 
@@ -299,26 +312,24 @@ def _pack_error(error: BaseException) -> tuple[int, bytes]:
             return wire.UNSENDABLE, payload.dump_error(payload.describe(problem))
 
 
-def _await_readable(fd: int) -> None:
-    if hasattr(select, "poll"):
-        poller = select.poll()
-        poller.register(fd, select.POLLIN)
-        poller.poll()
-    else:
-        select.select([fd], [], [])
+def _await(fd: int, what: int) -> None:
+    poller = select.poll()
+    poller.register(fd, what)
+    poller.poll()
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    sent = os.write(fd, data)
-    if sent < len(data):
-        rest = memoryview(data)[sent:]
-        while rest:
+    rest = memoryview(data)
+    while rest:
+        try:
             rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:  # a task has changed the descriptor's mode
+            _await(fd, select.POLLOUT)
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
         try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            continue  # closed, or replaced by something that is no stream
+            getattr(sys, name).flush()
+        except BaseException:
+            continue  # closed, deleted, or replaced by something that is no stream

@@ -35,7 +35,9 @@ UNREADABLE = 10
 UNSENDABLE = 11
 """Worker to supervisor: the value, or the exception, could not be pickled; the body is like an ERROR's."""
 
-_HEADER = struct.Struct("<BQdQ")
+_MARK = b"\xf9gp\xfb"
+"""What every frame begins with."""
+_HEADER = struct.Struct("<4sBQdQ")
 HEADER_SIZE = _HEADER.size
 _CHUNK = 1 << 18
 
@@ -54,7 +56,7 @@ _new_frame = Frame._make  # half the price of the constructor
 
 def header(kind: int, number: int, length: int, seconds: float = 0.0) -> bytes:
     """The header of a frame whose body has ``length`` bytes."""
-    return _HEADER.pack(kind, number, seconds, length)
+    return _HEADER.pack(_MARK, kind, number, seconds, length)
 
 
 class FrameReader:
@@ -103,7 +105,11 @@ class FrameReader:
         found: list[Frame] = []
         buffer, start, end = self._buffer, self._start, self._end
         while end - start >= HEADER_SIZE:
-            kind, number, seconds, length = _HEADER.unpack_from(buffer, start)
+            mark, kind, number, seconds, length = _HEADER.unpack_from(buffer, start)
+            if mark != _MARK:  # a task wrote where it should not: the next frame begins after it
+                found_at = buffer.find(_MARK, start + 1, end)
+                start = found_at if found_at >= 0 else end - len(_MARK) + 1
+                continue
             body = start + HEADER_SIZE
             stop = body + length
             if stop > end:

@@ -1,0 +1,192 @@
+"""The ways in which the soak submits, each with its own means to learn of a task's end.
+
+``submit`` and ``put`` give a future for each task. The items of ``ingest`` and ``map`` have none: a value names its
+task, an error does not, so errors are kept by the stream and dealt out at the round's end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from concurrent.futures import Future as StockFuture
+from contextlib import suppress
+from typing import Any
+
+from benchmarks.torment.acts import Booby
+from benchmarks.torment.books import Account, Books, end_of, kind_of
+from benchmarks.torment.orders import CANCELLED, CRASHED, LARGE, Order
+from benchmarks.torment.tasks import perform
+from gpool import GroupedPool, NoSlots, PoolClosed, WorkerCrashed
+from gpool.feeds import Feed
+from gpool.futures import Future
+
+Named = tuple[int, object]
+"""What every task returns: its number and its value."""
+ALL = 1 << 62
+
+
+def arguments(books: Books, account: Account) -> tuple[Any, ...]:
+    needs = account.tag if account.tag == "own" else ""
+    order = Order(account.number, account.kind, str(books.record), needs or "")
+    extra = {"read booby": (Booby(),), "large call": (bytes(LARGE),)}
+    return (order, *extra.get(account.kind, ()))
+
+
+def watch(account: Account, future: Future[Named]) -> None:
+    """Enter in the account what the future says, each time it says something."""
+    account.pool_id = future._task.id
+
+    def done(ended: StockFuture[Named]) -> None:
+        if ended.cancelled():
+            account.ended(CANCELLED)
+        elif (error := ended.exception()) is not None:
+            account.raised(error)
+        else:
+            account.returned(ended.result())
+
+    future.add_done_callback(done)
+
+
+def submit(pool: GroupedPool, books: Books, account: Account) -> Future[Named] | None:
+    """One task by a view of its group; None if the pool refused it."""
+    view = pool.group(account.tag).options(
+        timeout=kind_of(account).timeout, retries=account.retries, priority=account.number % 3
+    )
+    order, *rest = arguments(books, account)
+    try:
+        if account.number % 5:
+            future = view.submit(perform, order, *rest)
+        else:
+            future = view.submit(lambda *more: perform(order, *more), *rest)
+    except (NoSlots, PoolClosed):
+        books.close(account)
+        return None
+    watch(account, future)
+    return future
+
+
+def put(pool: GroupedPool, books: Books, account: Account) -> None:
+    """One task by ``put``, which waits for a slot, so this is for a thread of its own."""
+    handlers = Handlers(account)
+    try:
+        future = pool.put(account.tag, perform, arguments(books, account), handlers.value, handlers.error)
+    except NoSlots:
+        books.close(account)
+    except PoolClosed:
+        account.may_cancel = True
+        account.uncertain = True  # refused, or cancelled while it waited
+        account.ended(CANCELLED)
+    else:
+        watch(account, future)
+
+
+class Handlers:
+    """The callbacks of one ``put``."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._calls = 0
+
+    def value(self, result: Named) -> None:
+        self._call(f"callback({str(result)[:40]})")
+
+    def error(self, error: BaseException) -> None:
+        self._call(f"error({type(error).__name__})")
+
+    def _call(self, what: str) -> None:
+        self._calls += 1
+        self._account.note(what)
+        if self._calls > 1:
+            self._account.wrong.append(f"its handlers were called {self._calls} times")
+
+
+class Stream:
+    """Tasks that are drawn from an iterable: what was drawn, what came back, what went wrong.
+
+    Args:
+        plan: the kinds of its items, in order.
+
+    Attributes:
+        given_up: how many of its tasks may have been cancelled, or drawn and never submitted, because the reader
+            or the soak ended it.
+    """
+
+    def __init__(self, books: Books, plan: list[str], tag: str | None, route: str) -> None:
+        self.drawn: list[Account] = []
+        self.errors: list[BaseException] = []
+        self.given_up = 0
+        self.tag = tag
+        self.route = route
+        self._books = books
+        self._plan = plan
+        self._lock = threading.Lock()
+
+    def orders(self) -> Iterator[Order]:
+        """What the pool draws from."""
+        for kind in self._plan:
+            account = self._books.open(kind, self.tag, self.route)
+            with self._lock:
+                self.drawn.append(account)
+            yield arguments(self._books, account)[0]
+
+    def value(self, result: Named) -> None:
+        self._books.accounts[result[0]].returned(result)
+
+    def error(self, error: BaseException) -> None:
+        with self._lock:
+            self.errors.append(error)
+
+    def settle(self, begun: dict[int, list[int]], killed: set[int]) -> None:
+        """Deal the errors out to the accounts that they fit; what was given up and has no end was cancelled."""
+        left = [account for account in self.drawn if not account.ends]
+        for error in sorted(self.errors, key=end_of):  # crashes first: of these, it is clearer whose they are
+            account = max(left, key=lambda each: fit(each, error, begun[each.number], killed), default=None)
+            if account is not None and fit(account, error, begun[account.number], killed) > 0:
+                left.remove(account)
+                account.raised(error)
+            elif self.drawn:
+                self.drawn[0].wrong.append(f"an error that fits no task of its {self.route}: {error!r}")
+        for account in left[: self.given_up]:
+            account.may_cancel = account.uncertain = True
+            account.ended(CANCELLED)
+
+
+def fit(account: Account, error: BaseException, begun: list[int], killed: set[int]) -> int:
+    """How well this error fits that task: 0 for not at all. A worker that dies has one task in hand, its last."""
+    kind = kind_of(account)
+    if not isinstance(error, WorkerCrashed):
+        spoken = error.args == (account.number,) or not killed.intersection(begun)
+        return (1 + spoken) * (type(error).__name__ == kind.error)
+    if error.pid in begun:
+        return 4 if kind.end == CRASHED else 2 + account.number * (error.pid in killed)
+    return 1 if not begun and error.pid in killed else 0
+
+
+def ingest(pool: GroupedPool, stream: Stream) -> Feed | None:
+    try:
+        return pool.ingest(stream.orders(), stream.tag, perform, (), stream.value, stream.error)
+    except (NoSlots, PoolClosed):
+        return None
+
+
+def read_map(pool: GroupedPool, stream: Stream, *, ordered: bool, buffersize: int | None) -> None:
+    """Map and read it all, or up to its first error, which ends it: for a thread of its own."""
+    view = pool.group(stream.tag)
+    make: Callable[..., Iterator[Any]] = view.map if ordered else view.map_unordered
+    with suppress(NoSlots, PoolClosed):
+        _read(make(perform, stream.orders(), buffersize=buffersize), stream, ordered=ordered)
+
+
+def _read(results: Iterator[Any], stream: Stream, *, ordered: bool) -> None:
+    try:
+        for place, result in enumerate(results):
+            stream.value(result)
+            if ordered and result[0] != stream.drawn[place].number:
+                stream.drawn[place].wrong.append(f"the map gave task {result[0]} in its place")
+    except BaseException as error:
+        stream.given_up = ALL
+        if isinstance(error.__cause__, StopIteration):
+            error = error.__cause__  # an iterator cannot raise it as itself
+        if not isinstance(error, CancelledError):
+            stream.error(error)
