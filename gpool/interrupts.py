@@ -47,11 +47,15 @@ class shielded:  # noqa: N801 - reads as a statement
             noted.append((number, frame))
 
         self._held = held = []
-        for number in _DEFERRED:
-            handler = _get(number)
-            if callable(handler):
-                held.append((number, handler))  # noted first: should it raise now, nothing has been swapped
-                _set(number, note)
+        try:
+            for number in _DEFERRED:
+                handler = _get(number)
+                if callable(handler):
+                    held.append((number, handler))  # noted first: should it raise now, it is restored below
+                    _set(number, note)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
         held = self._held

@@ -23,29 +23,23 @@ report in hand, from which outcomes are made.
 
 from __future__ import annotations
 
-import atexit
-import os
-import signal
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from itertools import count
 from typing import Any, Protocol
 
-from gpool import snapshot
+from gpool import lifetime, snapshot
 from gpool.actions import Begin, Break, Close, Dispatch, Kill, Recall, Settle, Start, Stop
 from gpool.delivery import Courier, logger
 from gpool.errors import (
-    GroupBroken,
-    MemoryLimitExceeded,
     NoSlots,
     PoolClosed,
     PoolError,
-    TaskTimeout,
     UnknownTag,
-    WorkerCrashed,
 )
 from gpool.events import (
     CancelAsked,
@@ -66,6 +60,7 @@ from gpool.interrupts import shielded
 from gpool.model import Options, PoolState, Task, Verdict
 from gpool.outcome import Outcome, raised
 from gpool.scheduler import Scheduler, Transition
+from gpool.verdicts import Verdicts
 from gpool.workers import wire
 from gpool.workers.backend import Backend, Exited, Logged, Ready, Replied, Report, Sample, Settings
 from gpool.workers.logs import receive
@@ -85,9 +80,6 @@ FollowUp = Callable[[Future[Any]], object]
 Listener = Callable[[Transition], object]
 
 _TICK = Ticked()
-_this_process = os.getpid()
-_alive: weakref.WeakSet[Supervisor] = weakref.WeakSet()
-
 
 _LEFT_IN_THE_INBOX = 64
 """Submissions that may be left lying for the supervisor before their thread deals with them itself."""
@@ -125,17 +117,16 @@ class Supervisor:
         self._settings = settings
         self._memory_interval = memory_interval
         self._next_sample = clock() if memory_interval is not None else float("inf")
-        self._pid = _this_process
+        self._pid = lifetime.this_process
         self._task_ids = count(1)
         self._futures: dict[int, Future[Any]] = {}
-        self._broken: dict[Hashable, Break] = {}
+        self._verdicts = Verdicts()
         self._inbox: deque[Task | Event | Callable[[], None]] = deque()
         self._turn = threading.Lock()
         self._holder = 0
         self._waiting_until = float("-inf")
         self._report: Frame | Exited | None = None
         self._samples: Mapping[int, Sample] = {}
-        self._rss: dict[int, int] = {}  # of workers killed for it
         self._transitions: deque[Transition] = deque()
         self._failure: BaseException | None = None
         self.changed = threading.Condition()  # notified when something that ``join`` waits for may have come true
@@ -146,7 +137,7 @@ class Supervisor:
 
     def begin(self) -> None:
         """Start the supervisor's thread."""
-        _alive.add(self)
+        lifetime.ends_with_program(self)
         self._thread.start()
 
     # -- asked by other threads -------------------------------------------------------------------------------
@@ -167,7 +158,7 @@ class Supervisor:
 
     def check_open(self) -> None:
         """PoolClosed unless tasks may be submitted here and now."""
-        if self._pid != _this_process:
+        if self._pid != lifetime.this_process:
             raise PoolClosed("this pool belongs to the process that made it; make one here to run tasks")
         if self.state is not PoolState.OPEN:
             raise PoolClosed
@@ -191,13 +182,14 @@ class Supervisor:
         task = Task(next(self._task_ids), tag, options, options.name or name, announce)
         future: Future[Any] = Future(task, call, self)
         future._follow_up = follow_up
-        self._futures[task.id] = future
-        if register is not None:
-            register(future)
-        self._leave_or_post(task)
+        with shielded():
+            self._futures[task.id] = future
+            if register is not None:
+                register(future)
+            self._leave_or_deal_with(task)
         return future
 
-    def _leave_or_post(self, task: Task) -> None:
+    def _leave_or_deal_with(self, task: Task) -> None:
         """Leave a task in the inbox if it can wait there: whoever handles a worker's report looks here too.
 
         The order matters: it lies there before it is asked whether it can, so a turn that ends later sees it.
@@ -212,7 +204,7 @@ class Supervisor:
 
     def cancel(self, task: Task, kill: bool) -> None:
         """Cancel a task if the machine allows it; when this returns the future says whether it did."""
-        if self._pid != _this_process:
+        if self._pid != lifetime.this_process:
             return
         if self._holder == threading.get_ident():
             self.post(CancelAsked(task.id, kill))  # from a finalizer that interrupted the turn
@@ -221,18 +213,17 @@ class Supervisor:
 
     def post(self, item: Event | Callable[[], None]) -> None:
         """Leave something in the inbox, and deal with it now if the turn is free."""
-        self._inbox.append(item)
-        self._take_turns()
+        with shielded():
+            self._inbox.append(item)
+            self._take_turns()
 
     def _take_turns(self) -> None:
-        while self._inbox:
-            with shielded():
-                if not self._turn.acquire(blocking=False):
-                    return
-                try:
-                    self._work()
-                finally:
-                    self._release()
+        """Empty the inbox, unless somebody else is at it."""
+        while self._inbox and self._turn.acquire(blocking=False):
+            try:
+                self._work()
+            finally:
+                self._release()
             self._announce()
 
     def leave(self, item: Event | Callable[[], None]) -> None:
@@ -291,7 +282,7 @@ class Supervisor:
 
     def abandon(self) -> None:
         """Nobody refers to the pool any more. A finalizer calls this."""
-        if self._pid == _this_process:
+        if self._pid == lifetime.this_process:
             self.leave(lambda: self._begin_close(False))
 
     def _begin_close(self, now: bool) -> None:
@@ -327,9 +318,9 @@ class Supervisor:
         if not self.feeds and self.state is PoolState.CLOSING:
             self.handle(CloseAsked())
 
-    def _exit(self) -> None:
+    def exit(self) -> None:
         """The interpreter exits: finish what can be finished, start nothing more."""
-        if self._pid != _this_process:
+        if self._pid != lifetime.this_process:
             return
         self.cancel_feeds()
         self.look(lambda: self._begin_close(False))
@@ -483,7 +474,7 @@ class Supervisor:
 
     def _shut(self) -> None:
         self.state = PoolState.CLOSED
-        _alive.discard(self)
+        lifetime.has_ended(self)
         self.closed.set()
 
     # Actions, one method each. What one returns is handled before anything else.
@@ -509,7 +500,8 @@ class Supervisor:
     def _kill(self, action: Kill) -> None:
         worker = action.worker
         if worker.doom is Verdict.OUT_OF_MEMORY:
-            self._rss[worker.id] = self._samples[worker.id].rss
+            limit = (worker.serving or worker.group).settings.memory_limit or 0
+            self._verdicts.note_excess(worker.id, self._samples[worker.id].rss, limit)
         self._backend.kill(worker.id, stack=worker.doom is not Verdict.CANCELLED)
 
     def _begin_task(self, action: Begin) -> None:
@@ -519,10 +511,10 @@ class Supervisor:
 
     def _settle(self, action: Settle) -> None:
         future = self._futures.pop(action.task.id)
-        self._finish(future, self._verdict(action.task, action.verdict))
+        self._finish(future, self._verdicts.of(action.task, action.verdict, self._report, self._clock()))
 
     def _break(self, action: Break) -> None:
-        self._broken[action.tag] = action
+        self._verdicts.note_broken(action)
 
     def _close(self, action: Close) -> None:
         self._shut()
@@ -587,7 +579,7 @@ class Supervisor:
         elif type(report) is Exited:
             self._report = report
             self.handle(WorkerExited(report.worker, report.begun, report.reason))
-            self._rss.pop(report.worker, None)
+            self._verdicts.forget(report.worker)
         self._report = None
 
     def _may_retry(self, worker: int, error: BaseException | None) -> bool:
@@ -595,40 +587,6 @@ class Supervisor:
             return False
         leases = self.scheduler.workers[worker].leases
         return isinstance(error, leases[0].task.options.retry_on)
-
-    def _verdict(self, task: Task, verdict: Verdict) -> Outcome | Frame | None:
-        """What a future is told; None when it was cancelled."""
-        if verdict is Verdict.RETURNED or verdict is Verdict.RAISED:
-            assert isinstance(self._report, Frame)
-            return self._report
-        if verdict is Verdict.CANCELLED:
-            return None
-        if verdict is Verdict.CLOSED:
-            return raised(PoolClosed("the pool ended before the task could get a worker"))
-        if verdict is Verdict.BROKEN:
-            broken = self._broken.get(task.tag) or self._broken[None]
-            return raised(GroupBroken(broken.tag, broken.failures, broken.reason))
-        return raised(self._casualty(task, verdict))
-
-    def _casualty(self, task: Task, verdict: Verdict) -> PoolError:
-        """The error of a task whose worker died."""
-        report = self._report
-        assert isinstance(report, Exited)
-        name, seconds = task.name, self._clock() - task.started
-        facts = {"tag": task.tag, "task": name, "attempt": task.attempt, "started": True, "seconds": seconds}
-        facts["stack"] = report.stack
-        if verdict is Verdict.TIMED_OUT:
-            timeout = task.options.timeout
-            return TaskTimeout(f"{name} ran longer than its timeout of {timeout:g} s", timeout=timeout, **facts)
-        facts |= {"pid": report.pid, "exitcode": report.exitcode, "signal": _signal_name(report.exitcode)}
-        if verdict is Verdict.OUT_OF_MEMORY:
-            limit, rss = self.scheduler.groups[task.tag].settings.memory_limit or 0, self._rss[report.worker]
-            message = f"{name} used {rss:,} bytes, more than its memory limit of {limit:,}"
-            return MemoryLimitExceeded(message, rss=rss, limit=limit, **facts)
-        how = facts["signal"] or f"exit code {report.exitcode}"
-        return WorkerCrashed(
-            f"the worker died ({how}) {seconds:.3g} s after it began {name}; only this task is lost", **facts
-        )
 
     def _announce(self) -> None:
         """Tell the listeners, outside the turn."""
@@ -643,29 +601,6 @@ class Supervisor:
 
 def _done(callback: Callable[..., object], future: Future[Any]) -> None:
     if not future.cancelled():
-        future.outcome()  # unpickled here, so that an event loop need not
+        with suppress(KeyboardInterrupt):  # which a payload may raise; whoever asks next tries again
+            future.outcome()  # unpickled here, so that an event loop need not
     callback(future)
-
-
-def _signal_name(exitcode: int | None) -> str | None:
-    if exitcode is None or exitcode >= 0:
-        return None
-    try:
-        return signal.Signals(-exitcode).name
-    except ValueError:
-        return f"signal {-exitcode}"
-
-
-def _note_process() -> None:
-    global _this_process  # noqa: PLW0603 - cheaper to read than to ask the system at each submission
-    _this_process = os.getpid()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_process)
-
-
-@atexit.register
-def _exit_all() -> None:
-    for supervisor in list(_alive):
-        supervisor._exit()

@@ -41,6 +41,8 @@ FLOORS = {
     "workers.local": 4,
     "workers.fake": 4,
     "futures": 5,
+    "lifetime": 5,
+    "verdicts": 5,
     "supervisor": 5,
     "feeds": 6,
     "results": 6,
