@@ -113,9 +113,13 @@ class Feed:
                 if self._cancelled.is_set():
                     break
                 self._drawn += 1
-                if self._submit(item) is None:
-                    self._refused += 1
-                del item
+                made = None
+                try:
+                    made = self._submit(item)
+                finally:
+                    if made is None:
+                        self._refused += 1
+                del item, made
         except BaseException as problem:
             error = problem
         finally:

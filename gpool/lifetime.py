@@ -27,6 +27,9 @@ _alive: weakref.WeakSet[Ending] = weakref.WeakSet()
 def ends_with_program(each: Ending) -> None:
     """Tell it when the interpreter exits."""
     _alive.add(each)
+    # Anew: to run before what has been registered meanwhile, such as the removal of the fork server's folder.
+    atexit.unregister(_exit_all)
+    atexit.register(_exit_all)
 
 
 def has_ended(each: Ending) -> None:
@@ -34,7 +37,6 @@ def has_ended(each: Ending) -> None:
     _alive.discard(each)
 
 
-@atexit.register
 def _exit_all() -> None:
     for each in list(_alive):
         each.exit()

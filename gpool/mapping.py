@@ -14,7 +14,7 @@ from gpool.futures import Future
 from gpool.model import Options
 from gpool.results import MapIterator, MapResults
 from gpool.supervisor import Supervisor
-from gpool.workers.payload import Call, Shared, dump_call
+from gpool.workers.payload import Call, Shared, describe, dump_call
 
 
 class Mapping:
@@ -43,6 +43,7 @@ class Mapping:
         self._options = options
         self._name = name
         self._shared = shared
+        supervisor.share(shared)
         self._buffersize = buffersize
         self._ordered = ordered
         self._results = MapResults(ordered=ordered, timeout=timeout, bounded=buffersize is not None)
@@ -58,7 +59,7 @@ class Mapping:
         try:
             call = Call(dump_call(items), self._shared)
         except PayloadError as problem:
-            call = Call(dump_call((problem, problem.__cause__)), Shared(_reraise, (), {}))
+            call = Call(_refusal(problem), Shared(_reraise, (), {}))
         self._results.drew()
         future = self._supervisor.submit(self._tag, call, self._options, self._name, follow_up=self._settled)
         if self._ordered:
@@ -75,6 +76,15 @@ class Mapping:
 
     def _ended(self, problem: BaseException | None) -> None:
         self._results.finish(problem)
+
+
+def _refusal(problem: PayloadError) -> bytes:
+    """An item's arguments of ``_reraise``; a cause that does not pickle either is put into words."""
+    cause = problem.__cause__
+    try:
+        return dump_call((problem, cause))
+    except PayloadError:
+        return dump_call((problem, cause and describe(cause)))
 
 
 def _reraise(error: BaseException, cause: BaseException | None) -> None:

@@ -224,6 +224,7 @@ class GroupedPool(Executor):
         supervisor, deliveries, name = self._supervisor, self._deliveries, name_of(fn)
         supervisor.check(tag)
         shared = Shared(check_callable(fn), tuple(args), kwargs or {})
+        supervisor.share(shared)
 
         def follow_up(future: Future[Any]) -> None:
             deliveries.settled(future, wanted)

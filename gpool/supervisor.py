@@ -29,6 +29,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -64,7 +65,7 @@ from gpool.verdicts import Verdicts
 from gpool.workers import wire
 from gpool.workers.backend import Backend, Exited, Logged, Ready, Replied, Report, Sample, Settings
 from gpool.workers.logs import receive
-from gpool.workers.payload import Call, open_outcome
+from gpool.workers.payload import Call, Shared, open_outcome
 from gpool.workers.wire import Frame
 
 
@@ -303,6 +304,10 @@ class Supervisor:
         for feed in list(self.feeds):
             feed.nudge()
 
+    def share(self, shared: Shared) -> None:
+        """Let workers forget a function when nothing refers to it any more."""
+        weakref.finalize(shared, self.leave, partial(self._backend.forget, shared.number)).atexit = False
+
     def feed_began(self, feed: Feeding) -> None:
         """A feed may draw from now on."""
         self.look(lambda: self.feeds.add(feed))
@@ -356,7 +361,7 @@ class Supervisor:
         while not self.closed.is_set():
             try:
                 self.step(None)
-            except Exception as error:
+            except BaseException as error:
                 with self._turn:
                     self._fail(error)
         self._backend.close()

@@ -24,6 +24,7 @@ class Gate:
     def open(self) -> None:
         """Let all through, those that come later too."""
         if not self._file.closed:
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # a forked worker holds a copy of the file, and with it the lock
             self._file.close()
             os.close(self._arrivals)
 

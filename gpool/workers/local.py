@@ -190,8 +190,9 @@ class LocalBackend:
                 made.kill_group()
                 made.close()
         self._selector.close()
-        disown(self._woken)
-        disown(self._waker)
+        woken, waker, self._woken, self._waker = self._woken, self._waker, -1, -1  # who wakes now must hit nothing
+        disown(woken)
+        disown(waker)
         self._host.close()
 
     # -- the supervisor's own thread ----------------------------------------------------------------------------

@@ -137,6 +137,8 @@ class _Worker:
         self._reader = FrameReader()
         self._frames: deque[Frame] = deque()  # read and not dealt with
         self._pid = os.getpid()
+        self._holds_token = False
+        self._forgotten: list[payload.Function | None] = []
         self._sending = threading.Lock()
         self._sender = 0  # the thread that is at it
         self._shared: dict[int, payload.Buffer] = {}
@@ -176,10 +178,13 @@ class _Worker:
         What the call held is let go when this returns: after its result was sent and before the next call is begun,
         so a destructor that crashes costs neither.
         """
+        self._holds_token = False
+        self._forgotten.clear()
         frame = self._next_call()
         if frame is None:
             return None
         number = self._take_token()
+        self._holds_token = True
         while number is not None and frame.number != number:  # revoked: its token will never come
             if frame.number > number:
                 raise EOFError("a call was lost on its way: some task has read from the worker's stream")
@@ -220,7 +225,9 @@ class _Worker:
                 self._shared[frame.number] = frame.body
             elif frame.kind == wire.FORGET:
                 self._shared.pop(frame.number, None)
-                self._functions.pop(frame.number, None)
+                self._forgotten.append(self._functions.pop(frame.number, None))
+                if not self._holds_token:  # otherwise a destructor that crashes would be blamed on what comes next
+                    self._forgotten.clear()
             else:
                 return frame
 
@@ -293,7 +300,8 @@ def run_call(body: payload.Buffer, shared: Callable[[], payload.Function] | None
         value = function.fn(*function.args, **function.kwargs)
     except BaseException as error:
         seconds = perf_counter() - begun
-        return Answer(*_pack_error(error), seconds, (function, error))
+        held: list[Any] = [function, error]
+        return Answer(*_pack_error(error, held), seconds, (held,))
     seconds = perf_counter() - begun
     try:
         return Answer(wire.VALUE, payload.dumps(value), seconds, (function, value))
@@ -301,10 +309,10 @@ def run_call(body: payload.Buffer, shared: Callable[[], payload.Function] | None
         return Answer(wire.UNSENDABLE, _pack_error(error)[1], seconds, (function, value, error))
 
 
-def _pack_error(error: BaseException) -> tuple[int, bytes]:
+def _pack_error(error: BaseException, held: list[Any] | None = None) -> tuple[int, bytes]:
     """An ERROR frame's kind and body, or UNSENDABLE's when the exception does not pickle."""
     try:
-        return wire.ERROR, payload.dump_error(error)
+        return wire.ERROR, payload.dump_error(error, held)
     except BaseException as problem:
         try:
             return wire.UNSENDABLE, payload.dump_error(problem)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+import threading
 import traceback
 from collections import ChainMap
 from collections.abc import Callable, Mapping
@@ -116,7 +117,7 @@ def open_call(body: Buffer, shared: Function | None) -> Function:
     return Function(shared.fn, (*pickle.loads(body), *shared.args), shared.kwargs)
 
 
-def dump_error(error: BaseException) -> bytes:
+def dump_error(error: BaseException, held: list[Any] | None = None) -> bytes:
     """Pickle an exception with its traceback's text so that the other side can rebuild it.
 
     An exception whose constructor takes other arguments than it keeps does not survive pickle's own way; it is
@@ -125,10 +126,12 @@ def dump_error(error: BaseException) -> bytes:
     text = "".join(traceback.format_exception(error))
     try:
         body = dumps((error, text))
-        pickle.loads(body)
+        copy = pickle.loads(body)
     except Exception:
         body = dumps((_Parts(type(error), error.args, dict(vars(error))), text))
-        pickle.loads(body)
+        copy = pickle.loads(body)
+    if held is not None:
+        held.append(copy)
     return body
 
 
@@ -149,9 +152,9 @@ def open_outcome(kind: int, body: Buffer) -> Outcome:
         if kind == wire.VALUE:
             return returned(pickle.loads(body))
         error = load_error(body)
-    except KeyboardInterrupt:
-        raise
     except BaseException as problem:
+        if isinstance(problem, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # Ctrl-C; no other thread ever gets that
         return raised(_caused(PayloadError("result", "unpickled"), problem))
     if kind == wire.ERROR:
         return raised(error)
