@@ -61,7 +61,7 @@ def _send(ledger: Ledger, worker: Worker, group: GroupRecord, most: int) -> None
     backlog = group.backlog
     leases: list[Lease] = []
     while len(leases) < most and backlog.size and backlog.peek().options.timeout is None:
-        lease = ledger.lease(worker, group)
+        lease = ledger.lease(worker, backlog.pop())
         ledger.move(lease.task, TaskState.LEASED)
         leases.append(lease)
     group.ahead_floor = leases[-1].task.options.priority

@@ -99,9 +99,8 @@ class Ledger:
             self.move(task, TaskState.QUEUED)
             group.backlog.push_back(task)
 
-    def lease(self, worker: Worker, group: GroupRecord) -> Lease:
-        """Take the group's next task out of its backlog, for this worker."""
-        task = group.backlog.pop()
+    def lease(self, worker: Worker, task: Task) -> Lease:
+        """Give a worker one attempt of a task that is in no backlog."""
         lease = task.lease = Lease(next(self._lease_ids), task, task.attempt + 1, worker)
         worker.leases.append(lease)
         return lease

@@ -13,7 +13,7 @@ from gpool import ahead
 from gpool.actions import Dispatch
 from gpool.groups import GroupRecord
 from gpool.ledger import Ledger
-from gpool.model import GroupState, Worker, WorkerState
+from gpool.model import GroupState, Task, Worker, WorkerState
 
 
 def fill(ledger: Ledger, group: GroupRecord) -> None:
@@ -21,13 +21,13 @@ def fill(ledger: Ledger, group: GroupRecord) -> None:
     while group.backlog.size:
         if group.ahead and ahead.recall_stuck(ledger, group):
             return  # those are older; ``Recalled`` fills again
-        worker = _free_worker(ledger, group)
+        worker = free_worker(ledger, group)
         if worker is None:
             waits = group.short or group.burst_room
             if not (waits and ahead.recall_from_others(ledger, group)):
                 ahead.top_up(ledger, group)
             return
-        _assign(ledger, worker, group)
+        assign(ledger, worker, group, group.backlog.pop())
 
 
 def place(ledger: Ledger, worker: Worker) -> None:
@@ -50,7 +50,7 @@ def place(ledger: Ledger, worker: Worker) -> None:
     else:
         if group.general and heir.short:
             _bind_to_reserve(ledger, worker, heir)
-        _assign(ledger, worker, heir)
+        assign(ledger, worker, heir, heir.backlog.pop())
         if heir.backlog.size:
             ahead.top_up(ledger, heir)  # it had no other slot to use, or it would not have waited for this one
 
@@ -70,7 +70,7 @@ def settle_bindings(ledger: Ledger, group: GroupRecord) -> None:
             place(ledger, other)
 
 
-def _free_worker(ledger: Ledger, group: GroupRecord) -> Worker | None:
+def free_worker(ledger: Ledger, group: GroupRecord) -> Worker | None:
     """An idle worker for the group's next task, bound as the count demands and out of its set."""
     general = ledger.general
     short = group.short
@@ -101,11 +101,11 @@ def _heir(ledger: Ledger, worker: Worker) -> GroupRecord | None:
     return contenders.best_short(worker.kind, now) or contenders.best(worker.kind, now, may_replace)
 
 
-def _assign(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:
-    """Lease the group's next task to a worker that is idle and in no set."""
+def assign(ledger: Ledger, worker: Worker, group: GroupRecord, task: Task) -> None:
+    """Lease a task that is in no backlog to a worker that is idle and in no set."""
     ledger.occupy(worker, group)
     ledger.move(worker, WorkerState.BUSY)
-    lease = ledger.lease(worker, group)
+    lease = ledger.lease(worker, task)
     ledger.begin(lease)
     ledger.actions.append(Dispatch(worker, (lease,)))
     group.roomy[worker] = group.hungry[worker] = None

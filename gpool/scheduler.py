@@ -32,7 +32,7 @@ from gpool.events import (
 from gpool.groups import GroupRecord
 from gpool.ledger import IllegalMove, Ledger, Transition
 from gpool.model import Group, GroupState, Lease, PoolState, Task, TaskState, Verdict, Worker, WorkerState
-from gpool.placement import fill, place
+from gpool.placement import assign, fill, free_worker, place
 from gpool.workforce import (
     dismiss_strangers,
     give_up_the_impossible,
@@ -129,13 +129,18 @@ class Scheduler(Ledger):
         self._place_offered(touched)
 
     def _offer(self, task: Task, touched: dict[GroupRecord, Task]) -> None:
-        """Queue a task that is new, or back from waiting."""
+        """Give a task that is new, or back from waiting, a free worker, or queue it."""
         group = self.groups[task.tag]
         if is_hopeless(self, group):
             self.settle(task, Verdict.BROKEN)
             return
-        self.queue(group, task)
-        touched[group] = task
+        worker = None if group.backlog.size or group.ahead else free_worker(self, group)
+        if worker is not None:
+            self.contenders.wake(group, self.now)
+            assign(self, worker, group, task)
+        else:
+            self.queue(group, task)
+            touched[group] = task
 
     def _place_offered(self, touched: dict[GroupRecord, Task]) -> None:
         """Give the groups what they may have at once; the latest of their urgent tasks may overtake what is ahead."""

@@ -379,26 +379,36 @@ class Supervisor:
             timeout = 0.0
         self._backend.wait(timeout)
         self._waiting_until = float("-inf")
-        with self._turn:
-            self._holder = threading.get_ident()
-            reports = self._backend.poll()
-            self._holder = 0
-        opened = self._open_for_retries(reports)
-        samples = self._sample()
+        opened: Mapping[int, BaseException] = {}
         with self._turn:
             self._holder = threading.get_ident()
             try:
-                self._work()  # first, so that what has gathered there travels together
-                for report in reports:
-                    self._take(report, opened)
-                for event in samples:
-                    self.handle(event)
-                self.handle(_TICK)
+                reports = self._backend.poll()
+                to_open = self._to_open(reports)
+                if not to_open:
+                    self._take_all(reports, opened)
             finally:
                 self._holder = 0
-        if any(type(report) is not Replied for report in reports):
-            self.notify()  # workers came or went
-        self._announce()
+        if to_open:
+            opened = {frame.number: _opened(frame) for frame in to_open}
+            with self._turn:
+                self._holder = threading.get_ident()
+                try:
+                    self._take_all(reports, opened)
+                finally:
+                    self._holder = 0
+        if self._clock() >= self._next_sample:
+            self._sample()
+        if self._transitions:
+            self._announce()
+
+    def _take_all(self, reports: list[Report], opened: Mapping[int, BaseException]) -> None:
+        """With the turn held: deal with the inbox, what workers reported, and what is due."""
+        self._work()  # first, so that what has gathered there travels together
+        for report in reports:
+            self._take(report, opened)
+        if self.scheduler.timers.soonest <= self._clock():
+            self.handle(_TICK)
 
     def _due(self) -> float | None:
         timer = self.scheduler.next_timer
@@ -406,13 +416,13 @@ class Supervisor:
             return timer
         return self._next_sample if timer is None else min(timer, self._next_sample)
 
-    def _sample(self) -> list[Event]:
-        """Health events, when they are due."""
-        if self._memory_interval is None or self._clock() < self._next_sample:
-            return []
+    def _sample(self) -> None:
+        """Take health samples and tell the scheduler."""
+        assert self._memory_interval is not None
         self._next_sample = self._clock() + self._memory_interval
         self._samples = self._backend.sample()
-        return [MemorySampled(worker, sample.rss) for worker, sample in self._samples.items()]
+        for worker, sample in self._samples.items():
+            self.post(MemorySampled(worker, sample.rss))
 
     # -- with the turn held ---------------------------------------------------------------------------------------
 
@@ -549,17 +559,15 @@ class Supervisor:
 
     # -- reports in, events and verdicts out ------------------------------------------------------------------------
 
-    def _open_for_retries(self, reports: list[Report]) -> Mapping[int, BaseException]:
-        """By lease, what was raised by tasks that name exceptions to be tried again for. User code may run here."""
-        opened = {}
-        for report in reports:
-            if type(report) is Replied:
-                for frame in report.frames:
-                    if frame.kind == wire.ERROR and self._names_exceptions(report.worker, frame.number):
-                        error = open_outcome(frame.kind, frame.body).error
-                        assert error is not None
-                        opened[frame.number] = error
-        return opened
+    def _to_open(self, reports: list[Report]) -> list[Frame]:
+        """What must be unpickled before it can be dealt with: exceptions of tasks that name those to be retried."""
+        return [
+            frame
+            for report in reports
+            if type(report) is Replied
+            for frame in report.frames
+            if frame.kind == wire.ERROR and self._names_exceptions(report.worker, frame.number)
+        ]
 
     def _names_exceptions(self, worker: int, lease: int) -> bool:
         found = self.scheduler.workers.get(worker)
@@ -579,12 +587,14 @@ class Supervisor:
                     handle(Ended(worker, frame.number, Verdict.RAISED, frame.seconds, retry))
         elif type(report) is Ready:
             self.handle(WorkerReady(report.worker))
+            self.notify()
         elif type(report) is Logged:
             self.deliverer.call(receive, report.body)
         elif type(report) is Exited:
             self._report = report
             self.handle(WorkerExited(report.worker, report.begun, report.reason))
             self._verdicts.forget(report.worker)
+            self.notify()
         self._report = None
 
     def _may_retry(self, worker: int, error: BaseException | None) -> bool:
@@ -602,6 +612,13 @@ class Supervisor:
                     listener(transition)
                 except Exception:
                     logger.exception("exception in a listener: %r", listener)
+
+
+def _opened(frame: Frame) -> BaseException:
+    """What a task raised. User code may run here."""
+    error = open_outcome(frame.kind, frame.body).error
+    assert error is not None
+    return error
 
 
 def _done(callback: Callable[..., object], future: Future[Any]) -> None:

@@ -383,7 +383,10 @@ class LocalBackend:
         outgoing = line.outgoing
         while outgoing:
             try:
-                written = os.writev(line.process.stream, [data for _, data in islice(outgoing, _WRITES_AT_A_TIME)])
+                if len(outgoing) == 1:
+                    written = os.write(line.process.stream, outgoing[0][1])
+                else:
+                    written = os.writev(line.process.stream, [data for _, data in islice(outgoing, _WRITES_AT_A_TIME)])
             except BlockingIOError:
                 self._full.append(line)
                 if threading.current_thread() is not self._starter:
