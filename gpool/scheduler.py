@@ -134,7 +134,8 @@ class Scheduler(Ledger):
         if is_hopeless(self, group):
             self.settle(task, Verdict.BROKEN)
             return
-        worker = None if group.backlog.size or group.ahead else free_worker(self, group)
+        first = task.state is QUEUED and not (group.backlog.size or group.ahead)
+        worker = free_worker(self, group) if first else None
         if worker is not None:
             self.contenders.wake(group, self.now)
             assign(self, worker, group, task)
