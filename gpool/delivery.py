@@ -15,7 +15,7 @@ from typing import Any
 
 logger = logging.getLogger("gpool")
 
-_NO_PROGRESS_SECONDS = 1.0
+_NO_PROGRESS_SECONDS = 0.2
 """A handler that runs this long while the pool ends is left alone: it ends when its code returns."""
 
 
@@ -47,25 +47,19 @@ class Courier:
             self._calls.append((fn, args))
             self._condition.notify_all()
 
-    def wait_idle(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is left to call; in a handler, that is at once."""
-        if self.is_current:
-            return True
-        with self._condition:
-            return self._condition.wait_for(lambda: len(self) == 0, timeout)
-
     def end(self, *, drop: bool = False) -> None:
-        """End after the calls asked for so far, or after the present one. Waits, but not for a call that hangs."""
+        """End after the calls asked for so far; with ``drop``, after the present one. Does not wait for that."""
         with self._condition:
             self._ending = True
             if drop:
                 self._asked -= len(self._calls)
                 self._calls.clear()
             self._condition.notify_all()
-        if self.is_current:
-            return
+
+    def wait_ended(self, *, patient: bool) -> None:
+        """Wait for the end, unless this is the courier's own thread; without patience not for a call that hangs."""
         done = -1
-        while self._thread.is_alive() and done != self._done:
+        while not self.is_current and self._thread.is_alive() and (patient or done != self._done):
             done = self._done
             self._thread.join(_NO_PROGRESS_SECONDS)
 

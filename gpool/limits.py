@@ -15,6 +15,10 @@ CRASHES_AT_ONCE = 10
 MAX_CRASHES = 30
 """Crashed workers in a row, with no task completed in between, after which the group is broken."""
 
+MAX_UNDELIVERED = 3
+"""Workers that may die while a task is on its way to them, as happens when they have no memory for it. One more might
+be chance; after so many the task is to blame."""
+
 MAX_AHEAD = 64
 """Leases a worker may hold beyond the one it runs."""
 

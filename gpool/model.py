@@ -240,6 +240,8 @@ def check_count(name: str, value: object, *, least: int) -> None:
 class Task:
     """One piece of work. The scheduler sees its options and never its payload.
 
+    ``undelivered`` counts the workers that died before they could begin it, though it was the first they had.
+
     ``name`` is what errors and ``stats()`` call it. ``announce`` asks for a ``Begin`` action when it first holds a
     slot (``put`` waits for that).
     """
@@ -253,6 +255,7 @@ class Task:
     attempt: int = 0
     lease: Lease | None = None
     verdict: Verdict | None = None
+    undelivered: int = 0
     submitted: float = 0.0
     started: float = 0.0
 

@@ -83,7 +83,7 @@ class MapResults:
             self.feed.cancel()
         with self._more:
             futures, self._futures = self._futures, deque()
-            self._over = True
+            self._over = self._discard = True
             self._more.notify_all()
         for future in futures:
             future.cancel()

@@ -285,9 +285,11 @@ class Scheduler(Ledger):
         self.leave_slot(worker)
         self.move(worker, GONE)
         touched: dict[GroupRecord, None] = {}
-        for lease in worker.leases:
+        for place_in_line, lease in enumerate(worker.leases):
             if lease.number == event.begun:
                 self._blame(lease)
+            elif place_in_line == 0 and event.begun is None and worker.doom is None and self._is_poison(lease.task):
+                self._attempt_over(lease.task, Verdict.CRASHED, True)
             else:
                 self._came_back(lease, touched)
         worker.leases.clear()
@@ -296,6 +298,11 @@ class Scheduler(Ledger):
             fill(self, group)
         if self.state is not PoolState.OPEN:
             give_up_the_impossible(self)
+
+    def _is_poison(self, task: Task) -> bool:
+        """A worker died while it was to receive this task: one too many?"""
+        task.undelivered += 1
+        return task.undelivered >= limits.MAX_UNDELIVERED
 
     def _blame(self, lease: Lease) -> None:
         """The worker died in this attempt."""
@@ -312,6 +319,8 @@ class Scheduler(Ledger):
             return
         settings = (worker.serving or worker.group).settings
         if _exceeds(event.rss, settings.memory_limit) and worker.state is not IDLE:
+            if len(worker.leases) > 1:
+                ahead.recall(self, worker)  # first, so that the kill cannot hit one of these
             self.kill(worker, Verdict.OUT_OF_MEMORY)
         elif _exceeds(event.rss, settings.memory_limit) or _exceeds(event.rss, settings.recycle_memory):
             recycle(self, worker)

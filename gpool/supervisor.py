@@ -132,6 +132,7 @@ class Supervisor:
         self._failure: BaseException | None = None
         self.changed = threading.Condition()  # notified when something that ``join`` waits for may have come true
         self.closed = threading.Event()
+        self._released = threading.Event()  # the backend has let go of everything
         self.notifier = Courier(f"{name}-notifier")
         self.deliverer = Courier(f"{name}-delivery")
         self._thread = threading.Thread(target=self._run, name=f"{name}-supervisor", daemon=True)
@@ -333,16 +334,21 @@ class Supervisor:
         self.wait_closed(None)
 
     def wait_closed(self, timeout: float | None, *, drop: bool = False) -> bool:
-        """Wait until no worker and, but for those in user code, no thread is left."""
+        """Wait until no worker and no thread is left.
+
+        With ``drop``, what was not delivered is not, and threads that stand in user code are left to it.
+        """
         if self._thread is threading.current_thread() or not self._thread.is_alive():
             return self.closed.is_set()
-        if not self.closed.wait(timeout):
+        if not self._released.wait(timeout):
             return False
-        self._thread.join(timeout)
         for feed in list(self._all_feeds):
             feed.wait_gone()
-        self.deliverer.end(drop=drop)
-        self.notifier.end()
+        if drop:
+            self.deliverer.end(drop=True)
+        for courier in (self.deliverer, self.notifier):
+            courier.wait_ended(patient=not drop)
+        self._thread.join(timeout)
         return True
 
     def await_(self, holds: Callable[[], bool], timeout: float | None) -> bool:
@@ -367,6 +373,7 @@ class Supervisor:
         self._backend.close()
         self.deliverer.end()
         self.notifier.end()
+        self._released.set()
 
     def step(self, timeout: float | None) -> None:
         """Wait for the backend, at most so long and never past the next timer; handle what has come."""

@@ -59,7 +59,7 @@ class Verdicts:
             "tag": task.tag,
             "task": task.name,
             "attempt": task.attempt,
-            "started": True,
+            "started": report.begun is not None,
             "seconds": seconds,
             "stack": report.stack,
         }

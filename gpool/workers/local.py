@@ -44,7 +44,7 @@ class _Line:
     """What the backend keeps of one worker.
 
     Attributes:
-        process: None until it has been started.
+        process, reader: None until it has been started.
         outgoing: bytes not yet written, each with the number of the lease they are of, or 0.
         tokens: what is to be granted as soon as there is a process.
         news: what came between replies.
@@ -59,7 +59,7 @@ class _Line:
     def __init__(self, worker: int) -> None:
         self.worker = worker
         self.process: WorkerProcess | None = None
-        self.reader = FrameReader()
+        self.reader: FrameReader | None = None
         self.outgoing: deque[tuple[int, bytes | memoryview]] = deque()
         self.news: list[Report] = []
         self.tokens: list[int] = []
@@ -247,6 +247,7 @@ class LocalBackend:
             yield Exited(line.worker, None, None, None, f"{type(made).__name__}: {made}" if made else "not started")
             return
         line.process = made
+        line.reader = FrameReader()
         self._selector.register(made.stream, _READ, line)
         self._selector.register(made.exit_fd, _READ, line)
         self._flush_all(line)
@@ -255,9 +256,11 @@ class LocalBackend:
 
     def _receive(self, line: _Line, reads: int) -> Iterator[Report]:
         """Read what has come, at most so often."""
+        reader = line.reader
         assert line.process is not None
+        assert reader is not None
         for _ in range(reads):
-            space = line.reader.space()
+            space = reader.space()
             try:
                 size = os.readv(line.process.stream, [space])
             except BlockingIOError:
@@ -268,8 +271,8 @@ class LocalBackend:
                 with suppress(KeyError, ValueError):
                     self._selector.unregister(line.process.stream)
                 return
-            line.reader.received(size)
-            replies = [frame for frame in line.reader.frames() if self._is_reply(line, frame)]
+            reader.received(size)
+            replies = [frame for frame in reader.frames() if self._is_reply(line, frame)]
             if line.news:
                 yield from line.news
                 line.news.clear()

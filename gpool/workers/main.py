@@ -202,6 +202,9 @@ class _Worker:
         return number
 
     def _run(self, frame: Frame) -> Answer:
+        if frame.kind == wire.TOO_LARGE:
+            problem = MemoryError("the worker has no room for the call")
+            return Answer(wire.UNREADABLE, payload.dump_error(problem), 0.0)
         (shared,) = TOKEN.unpack_from(frame.body)
         body = memoryview(frame.body)[TOKEN.size :]
         return run_call(body, (lambda: self._function(shared)) if shared else None)

@@ -148,6 +148,8 @@ def load_error(body: Buffer) -> BaseException:
 
 def open_outcome(kind: int, body: Buffer) -> Outcome:
     """The outcome in a worker's frame; what its unpickling raises becomes the outcome, but for Ctrl-C."""
+    if kind == wire.TOO_LARGE:
+        return raised(_caused(PayloadError("result", "received"), MemoryError("there is no room for it")))
     try:
         if kind == wire.VALUE:
             return returned(pickle.loads(body))

@@ -134,6 +134,7 @@ if sys.platform != "win32":
         """A fork server with gpool preloaded, shared by the pools of this process and ended with the last one."""
 
         _forkserver_pid: int | None
+        _forkserver_alive_fd: int | None
 
         def __init__(self) -> None:
             super().__init__()
@@ -141,7 +142,9 @@ if sys.platform != "win32":
             self._users = 0
 
         def forget(self) -> None:
-            """In a forked child: the server is the parent's."""
+            """In a forked child: the server is the parent's, and is not to be kept up from here."""
+            if self._forkserver_alive_fd is not None:
+                os.close(self._forkserver_alive_fd)
             self.__init__()  # type: ignore[misc]
 
         def acquire(self) -> None:

@@ -35,11 +35,14 @@ UNREADABLE = 10
 UNSENDABLE = 11
 """Worker to supervisor: the value, or the exception, could not be pickled; the body is like an ERROR's."""
 
+TOO_LARGE = 12
+"""Made by the reader, in place of a frame whose body found no room in memory; it has no body."""
+
 _MARK = b"\xf9gp\xfb"
 """What every frame begins with."""
 _HEADER = struct.Struct("<4sBQdQ")
 HEADER_SIZE = _HEADER.size
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 
 
 class Frame(NamedTuple):
@@ -65,7 +68,7 @@ class FrameReader:
     Ask for ``space()``, put bytes at its beginning, say ``received(n)``, then take what is complete with ``frames()``.
     """
 
-    __slots__ = ("_body", "_buffer", "_end", "_filled", "_head", "_start", "_view")
+    __slots__ = ("_body", "_buffer", "_end", "_filled", "_head", "_left", "_start", "_view")
 
     def __init__(self) -> None:
         self._buffer = bytearray(_CHUNK)
@@ -73,13 +76,16 @@ class FrameReader:
         self._start = 0  # the first unread byte of the buffer
         self._end = 0  # the first free one
         self._head: tuple[int, int, float] | None = None  # of the body being received in place
+        self._left = 0  # bytes of a body that found no room, and are passed over
         self._body = bytearray()
         self._filled = 0
 
     def space(self) -> memoryview:
         """Where the next bytes should go; never empty."""
-        if self._head is not None:
+        if self._head is not None and not self._left:
             return memoryview(self._body)[self._filled :]
+        if self._left:
+            return self._view[: self._left]
         if self._end == len(self._buffer):
             rest = self._end - self._start
             self._buffer[:rest] = self._buffer[self._start : self._end]
@@ -88,7 +94,9 @@ class FrameReader:
 
     def received(self, count: int) -> None:
         """``count`` bytes were put into ``space()``."""
-        if self._head is not None:
+        if self._left:
+            self._left -= count
+        elif self._head is not None:
             self._filled += count
         else:
             self._end += count
@@ -125,15 +133,20 @@ class FrameReader:
         return found
 
     def _begin_large(self, head: tuple[int, int, float], length: int, start: int) -> None:
-        self._head = head
-        self._body = bytearray(length)
         self._filled = self._end - start
-        self._body[: self._filled] = self._view[start : self._end]
+        try:
+            self._body = bytearray(length)
+        except MemoryError:
+            head = (TOO_LARGE, *head[1:])
+            self._body, self._left, self._filled = bytearray(), length - self._filled, 0
+        else:
+            self._body[: self._filled] = self._view[start : self._end]
+        self._head = head
         self._start = self._end = 0
 
     def _large(self) -> list[Frame]:
         assert self._head is not None
-        if self._filled < len(self._body):
+        if self._left or self._filled < len(self._body):
             return []
         frame = Frame(*self._head, self._body)
         self._head, self._body, self._filled = None, bytearray(), 0
