@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 
 from gpool.backlog import Backlog
-from gpool.limits import SMOOTHING
+from gpool.limits import OUT_OF_LINE, SMOOTHING
 from gpool.model import Group, GroupState, Verdict, Worker
 
 WorkerSet = dict[Worker, None]
@@ -166,10 +166,13 @@ class GroupRecord:
         self.charged = now
 
     def learn(self, seconds: float) -> None:
-        """Take one measured run time into the moving average."""
-        seconds = max(seconds, 1e-6)
+        """Take one measured run time into the moving average. One that is out of line counts as a few times the mean:
+        the worker may have lost its CPU for a while."""
         mean = self.mean_seconds
-        self.mean_seconds = seconds if mean == 0.0 else mean + SMOOTHING * (seconds - mean)
+        if mean == 0.0:
+            self.mean_seconds = max(seconds, 1e-6)
+        else:
+            self.mean_seconds = mean + SMOOTHING * (max(min(seconds, OUT_OF_LINE * mean), 1e-6) - mean)
 
     def tally(self, verdict: Verdict) -> None:
         """Count a task that ended."""

@@ -19,7 +19,7 @@ MAX_UNDELIVERED = 3
 """Workers that may die while a task is on its way to them, as happens when they have no memory for it. One more might
 be chance; after so many the task is to blame."""
 
-MAX_AHEAD = 64
+MAX_AHEAD = 256
 """Leases a worker may hold beyond the one it runs."""
 
 AHEAD_SECONDS = 0.004
@@ -31,6 +31,9 @@ STUCK_SECONDS = 0.010
 STOP_SECONDS = 5.0
 """For a worker that was asked to end: it may hang in a thread or an exit handler that a task left behind. After that
 it is killed. Ten seconds is what Supervisor and Docker give whole programs; a worker has no task in hand."""
+
+OUT_OF_LINE = 8
+"""Times the mean that a run time counts at most."""
 
 SMOOTHING = 0.2
 """Weight of the newest run time in the moving average (as in TCP's round-trip estimate, RFC 6298, rounded)."""
