@@ -64,7 +64,8 @@ def _send(ledger: Ledger, worker: Worker, group: GroupRecord, most: int) -> None
         lease = ledger.lease(worker, backlog.pop())
         ledger.move(lease.task, TaskState.LEASED)
         leases.append(lease)
-    group.ahead_floor = leases[-1].task.options.priority
+    lowest = leases[-1].task.options.priority
+    group.ahead_floor = min(lowest, group.ahead_floor) if group.ahead else lowest
     ledger.actions.append(Dispatch(worker, tuple(leases)))
     ledger.mark_ahead(worker, group)
     if not backlog.size:
@@ -104,10 +105,12 @@ def recall_stuck(ledger: Ledger, group: GroupRecord) -> bool:
     return bool(stuck)
 
 
-def recall_lower(ledger: Ledger, group: GroupRecord, priority: int) -> None:
-    """A queued task of this priority goes before what was sent ahead with a lower one."""
-    if group.ahead and priority > group.ahead_floor:
+def recall_lower(ledger: Ledger, group: GroupRecord, priority: int) -> bool:
+    """A queued task of this priority goes before what was sent ahead with a lower one; True if there was any."""
+    lower = bool(group.ahead) and priority > group.ahead_floor
+    if lower:
         recall(ledger, *group.ahead)
+    return lower
 
 
 def recall_from_others(ledger: Ledger, group: GroupRecord) -> bool:

@@ -89,9 +89,11 @@ class Backlog:
         """A queued task left by another door: its state has changed already."""
         self.size -= 1
         level = self._levels[task.options.priority]
-        if len(level.fresh) + len(level.returned) > 64 and self.size * 2 < len(level.fresh):
+        if len(level.fresh) + len(level.returned) > 64 and self.size * 2 < len(level.fresh) + len(level.returned):
             # Mostly tombstones: let go of them, they may be many and hold what they refer to.
             level.fresh = deque(each for each in level.fresh if each.state is _QUEUED)
+            level.returned = [each for each in level.returned if each[1].state is _QUEUED]
+            heapq.heapify(level.returned)
 
     def tasks(self) -> list[Task]:
         """All queued tasks in order."""

@@ -57,6 +57,11 @@ class Contenders:
         group.vtime = max(group.vtime, self.vnow)
         self._touched[group] = None
 
+    def served(self, group: GroupRecord, now: float) -> None:
+        """A task of the tag begins: whoever wakes up from now on starts where this one is."""
+        group.charge(now)
+        self.vnow = max(self.vnow, group.vtime)
+
     def waiting(self, now: float) -> dict[GroupRecord, _Entry | None]:
         """All that wait. Not to be changed."""
         if self._touched:

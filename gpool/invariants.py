@@ -55,7 +55,9 @@ def _check_tasks(scheduler: Scheduler) -> None:
             assert lease in lease.worker.leases
             assert scheduler.workers[lease.worker.id] is lease.worker
             first = lease.worker.leases[0] is lease
-            assert first == (task.state is TaskState.RUNNING), "the head runs, what is behind it does not"
+            assert first == (task.state is TaskState.RUNNING) or lease.worker.state is WorkerState.KILLED, (
+                "the head runs, what is behind it does not"
+            )
         else:
             assert lease is None, task
         assert task.state is not TaskState.DONE

@@ -111,6 +111,9 @@ class Ledger:
         self.move(task, TaskState.RUNNING)
         task.attempt = lease.attempt
         task.started = lease.worker.head_since = self.now
+        serving = lease.worker.serving
+        if serving is not None and serving.bursting:
+            self.contenders.served(serving, self.now)
         if task.announce:
             task.announce = False
             self.actions.append(Begin(task))
@@ -264,6 +267,8 @@ class Ledger:
         """Kill a worker. It keeps its slot until it is gone, and what was sent ahead comes back then."""
         if worker.state is not WorkerState.KILLED:
             self.unlist(worker)
+            if worker.serving is not None:
+                self.unmark_ahead(worker, worker.serving)
             worker.doom = doom
             self.move(worker, WorkerState.KILLED)
             self.actions.append(Kill(worker))

@@ -88,13 +88,7 @@ TASK_MOVES: Moves = {
 WORKER_MOVES: Moves = {
     WorkerState.STARTING: (WorkerState.IDLE, WorkerState.STOPPING, WorkerState.KILLED, WorkerState.GONE),
     WorkerState.IDLE: (WorkerState.BUSY, WorkerState.STOPPING, WorkerState.KILLED, WorkerState.GONE),
-    WorkerState.BUSY: (
-        WorkerState.IDLE,
-        WorkerState.DRAINING,
-        WorkerState.STOPPING,
-        WorkerState.KILLED,
-        WorkerState.GONE,
-    ),
+    WorkerState.BUSY: (WorkerState.IDLE, WorkerState.DRAINING, WorkerState.KILLED, WorkerState.GONE),
     WorkerState.DRAINING: (WorkerState.STOPPING, WorkerState.KILLED, WorkerState.GONE),
     WorkerState.STOPPING: (WorkerState.KILLED, WorkerState.GONE),
     WorkerState.KILLED: (WorkerState.GONE,),
@@ -106,7 +100,7 @@ GROUP_MOVES: Moves = {
     GroupState.BROKEN: (GroupState.SOUND,),
 }
 POOL_MOVES: Moves = {
-    PoolState.OPEN: (PoolState.CLOSING, PoolState.CLOSED),
+    PoolState.OPEN: (PoolState.CLOSING,),
     PoolState.CLOSING: (PoolState.CLOSED,),
     PoolState.CLOSED: (),
 }

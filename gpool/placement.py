@@ -30,6 +30,13 @@ def fill(ledger: Ledger, group: GroupRecord) -> None:
         assign(ledger, worker, group, group.backlog.pop())
 
 
+def use_idle(ledger: Ledger) -> None:
+    """General workers are idle while tags wait: they are of another kind, or a tag has room below its cap again."""
+    for group in list(ledger.contenders.waiting(ledger.now)):
+        while group.backlog.size and (worker := free_worker(ledger, group)) is not None:
+            assign(ledger, worker, group, group.backlog.pop())
+
+
 def place(ledger: Ledger, worker: Worker) -> None:
     """Give an idle worker that is in no set its next task, or make it wait in its group."""
     group = worker.group
@@ -85,8 +92,7 @@ def free_worker(ledger: Ledger, group: GroupRecord) -> Worker | None:
         if short:
             _bind_to_reserve(ledger, worker, group)
     elif not short:
-        stranger = general.idle.stranger(group.kind)
-        if stranger is not None and _lacks_starting(ledger, group):
+        while (stranger := general.idle.stranger(group.kind)) is not None and _lacks_starting(ledger, group):
             _replace(ledger, stranger, group)
     return worker
 
@@ -127,6 +133,9 @@ def _not_running(ledger: Ledger, group: GroupRecord) -> Worker:
     for worker in group.idle:
         group.idle.remove(worker)
         return worker
+    for worker in group.bound:
+        if worker.serving is None:
+            return worker  # killed before it was up
     raise AssertionError(f"{group!r} has no worker to give")
 
 
@@ -134,7 +143,9 @@ def _lacks_starting(ledger: Ledger, group: GroupRecord) -> bool:
     """True when fewer workers of the group's kind are on their way to a general slot than it has tasks."""
     if group.state is GroupState.BROKEN or ledger.now < group.blocked_until:
         return False
-    return ledger.general.starting.count(group.kind) < group.backlog.size
+    cap = group.settings.burst
+    wanted = group.backlog.size if cap is None else min(group.backlog.size, cap - len(group.bursting))
+    return ledger.general.starting.count(group.kind) < wanted
 
 
 def _replace(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:

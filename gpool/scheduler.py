@@ -32,14 +32,15 @@ from gpool.events import (
 from gpool.groups import GroupRecord
 from gpool.ledger import IllegalMove, Ledger, Transition
 from gpool.model import Group, GroupState, Lease, PoolState, Task, TaskState, Verdict, Worker, WorkerState
-from gpool.placement import assign, fill, free_worker, place
+from gpool.placement import assign, fill, free_worker, place, use_idle
 from gpool.workforce import (
     dismiss_strangers,
+    give_up,
     give_up_the_impossible,
-    is_hopeless,
     note_death,
     note_ready,
     recycle,
+    refused,
     tidy,
 )
 
@@ -83,6 +84,8 @@ class Scheduler(Ledger):
             timers.run(now)
         if self.untidy:
             tidy(self)
+        if self.general.idle and self.contenders.waiting(now):
+            use_idle(self)
         if self.state is PoolState.CLOSING and not self.tasks:
             self._wind_up()
         return actions
@@ -93,7 +96,7 @@ class Scheduler(Ledger):
         if task.options.priority > group.ahead_floor:
             return False
         if group.backlog.size:
-            return True
+            return not self.general.idle
         return bool(group.running) and not (group.hungry or group.idle or self.general.idle)
 
     @property
@@ -131,8 +134,9 @@ class Scheduler(Ledger):
     def _offer(self, task: Task, touched: dict[GroupRecord, Task]) -> None:
         """Give a task that is new, or back from waiting, a free worker, or queue it."""
         group = self.groups[task.tag]
-        if is_hopeless(self, group):
-            self.settle(task, Verdict.BROKEN)
+        refusal = refused(self, group)
+        if refusal is not None:
+            self.settle(task, refusal)
             return
         first = task.state is QUEUED and not (group.backlog.size or group.ahead)
         worker = free_worker(self, group) if first else None
@@ -146,9 +150,8 @@ class Scheduler(Ledger):
     def _place_offered(self, touched: dict[GroupRecord, Task]) -> None:
         """Give the groups what they may have at once; the latest of their urgent tasks may overtake what is ahead."""
         for group, task in touched.items():
-            fill(self, group)
-            if task.state is QUEUED:
-                ahead.recall_lower(self, group, task.options.priority)
+            if not ahead.recall_lower(self, group, task.options.priority):  # else ``Recalled`` fills
+                fill(self, group)
 
     def _on_cancel(self, event: CancelAsked) -> None:
         task = self.tasks.get(event.task)
@@ -158,7 +161,7 @@ class Scheduler(Ledger):
         if lease is None:
             if event.kill or task.attempt == 0:  # between two attempts it counts as running
                 self.abandon(task, Verdict.CANCELLED)
-        elif task.state is LEASED or (event.kill and len(lease.worker.leases) > 1):
+        elif (task.state is LEASED and task.attempt == 0) or (event.kill and len(lease.worker.leases) > 1):
             self.cancelling[task] = event.kill
             ahead.recall(self, lease.worker)
         elif event.kill:
@@ -199,6 +202,8 @@ class Scheduler(Ledger):
         group.learn(event.seconds)
         group.crashes = 0
         if task.lease is lease:
+            if task.state is LEASED:
+                self.begin(lease)
             self._attempt_over(task, event.verdict, event.retry)
         if worker.state is BUSY:
             self._go_on(worker)
@@ -261,9 +266,13 @@ class Scheduler(Ledger):
         if task in self.cancelling:
             self.settle(task, Verdict.CANCELLED)
             return
+        group = self.groups[task.tag]
+        refusal = refused(self, group)
+        if refusal is not None:
+            self.settle(task, refusal)
+            return
         if task.state is RUNNING:
             task.attempt -= 1
-        group = self.groups[task.tag]
         self.queue(group, task)
         touched[group] = None
 
@@ -311,7 +320,9 @@ class Scheduler(Ledger):
             return  # settled meanwhile
         if task.state is LEASED:
             self.begin(lease)  # it was begun, though nobody had told us yet
-        self._attempt_over(task, doom or Verdict.CRASHED, doom is not Verdict.CANCELLED)
+        if doom is None or doom is Verdict.CANCELLED:  # who was to be cancelled has been settled: this one just died
+            doom = Verdict.CRASHED
+        self._attempt_over(task, doom, True)
 
     def _on_memory(self, event: MemorySampled) -> None:
         worker = self.workers.get(event.worker)
@@ -341,6 +352,11 @@ class Scheduler(Ledger):
             self.contenders.touch(group)
             self.untidy[group] = None
         self.untidy[self.general] = None
+        for group in self.groups.values():
+            if group.backlog and (refusal := refused(self, group)) is not None:
+                give_up(self, group, refusal)
+        if self.state is not PoolState.OPEN:
+            give_up_the_impossible(self)
 
     def _declare(self, tag: Hashable, settings: Group | None) -> GroupRecord:
         group = self.groups.get(tag)

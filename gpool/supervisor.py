@@ -466,6 +466,8 @@ class Supervisor:
     def handle(self, event: Event) -> None:
         """Let the scheduler decide, and do what it says; what that leads to at once is handled first of all."""
         if self._failure is not None:
+            if isinstance(event, SubmitAsked):
+                self._end_all(self._failure)
             return
         events = [event]
         try:
@@ -485,6 +487,10 @@ class Supervisor:
         self._failure = error
         self.state = PoolState.CLOSED
         logger.critical("gpool failed and ends all tasks", exc_info=error)
+        self._end_all(error)
+        self._shut()
+
+    def _end_all(self, error: BaseException) -> None:
         futures, self._futures = self._futures, {}
         for future in futures.values():
             if future.done():
@@ -492,7 +498,6 @@ class Supervisor:
             failure = PoolError(f"the pool failed: {error!r}; see the cause, and make a new one")
             failure.__cause__ = error
             self._finish(future, raised(failure))
-        self._shut()
 
     def _shut(self) -> None:
         self.state = PoolState.CLOSED

@@ -65,14 +65,14 @@ def _shed(ledger: Ledger, group: GroupRecord) -> None:
     surplus = len(group.bound) - group.slots
     if surplus <= 0:
         return
-    for worker in [*group.idle, *group.starting][:surplus]:
+    for worker in [each for each in group.bound if each.state is WorkerState.KILLED][:surplus]:
+        ledger.leave_slot(worker)  # on its way out
+    for worker in [*group.idle, *group.starting][: max(0, len(group.bound) - group.slots)]:
         ledger.retire(worker)
     surplus = len(group.bound) - group.slots
     busy = [worker for worker in group.bound if worker.state is WorkerState.BUSY]
     for worker in sorted(busy, key=lambda each: each.head_since)[: max(0, surplus)]:
         drain(ledger, worker)
-    for worker in list(group.bound)[: max(0, len(group.bound) - group.slots)]:
-        ledger.leave_slot(worker)  # killed already, on its way out
 
 
 def drain(ledger: Ledger, worker: Worker) -> None:
@@ -116,6 +116,8 @@ def may_start(ledger: Ledger, group: GroupRecord) -> bool:
 
 def note_ready(ledger: Ledger, owner: GroupRecord) -> None:
     """A worker of the owner's has started: whatever waited for a better moment is started too."""
+    if owner.state is GroupState.BROKEN:
+        return
     owner.failures = 0
     if owner.state is GroupState.BACKING_OFF:
         ledger.move(owner, GroupState.SOUND)
@@ -132,6 +134,8 @@ def note_death(ledger: Ledger, worker: Worker, was: WorkerState, reason: str) ->
     late = worker.doom is Verdict.NOT_READY
     if (worker.doom is not None and not late) or was is WorkerState.STOPPING:
         return
+    if was is WorkerState.IDLE and worker.tasks_done:
+        return
     blamed = worker.serving or ledger.owner(worker)
     if was is not WorkerState.STARTING and not late:
         blamed.crashes += 1
@@ -144,10 +148,10 @@ def note_death(ledger: Ledger, worker: Worker, was: WorkerState, reason: str) ->
         delay = limits.restart_delay(blamed.failures)
     _restart(ledger, blamed)
     most = blamed.settings.max_crashes
+    if delay > 0:
+        _back_off(ledger, blamed, delay)
     if not can_start(ledger, blamed) or blamed.crashes >= (limits.MAX_CRASHES if most is None else most):
         _break(ledger, blamed, "it was not ready in time" if late else reason)
-    elif delay > 0:
-        _back_off(ledger, blamed, delay)
 
 
 def _back_off(ledger: Ledger, group: GroupRecord, delay: float) -> None:
@@ -181,6 +185,13 @@ def is_hopeless(ledger: Ledger, group: GroupRecord) -> bool:
     return group.state is GroupState.BROKEN or (group.slots == 0 and not can_start(ledger, ledger.general))
 
 
+def refused(ledger: Ledger, group: GroupRecord) -> Verdict | None:
+    """How a task of the group's that wants a slot ends at once, if it must."""
+    if not is_hopeless(ledger, group):
+        return None
+    return Verdict.BROKEN if GroupState.BROKEN in (group.state, ledger.general.state) else Verdict.CLOSED
+
+
 def give_up(ledger: Ledger, group: GroupRecord, verdict: Verdict) -> None:
     """End every queued task of the group."""
     for task in group.backlog.tasks():
@@ -208,4 +219,4 @@ def _may_get_worker(group: GroupRecord, home: GroupRecord) -> bool:
 
 
 def _is_backing_off(group: GroupRecord) -> bool:
-    return group.state is GroupState.BACKING_OFF
+    return group.state is not GroupState.SOUND

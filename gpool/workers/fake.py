@@ -65,10 +65,13 @@ class FakeBackend:
         self._something.set()
 
     def send(self, worker: int, calls: Sequence[tuple[int, Call]]) -> None:
-        self.sent[worker].update(calls)
+        if worker in self.sent:
+            self.sent[worker].update(calls)
         self._something.set()
 
     def recall(self, worker: int, keep: int) -> tuple[int, ...]:
+        if worker not in self.sent:
+            return ()
         unbegun = [each for each in self.sent[worker] if each not in (keep, self.begun.get(worker))]
         for lease in unbegun:
             del self.sent[worker][lease]

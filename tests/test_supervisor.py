@@ -1,0 +1,451 @@
+"""The supervisor, stepped by hand over pretended workers and a clock that moves when told."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import pytest
+
+from gpool import (
+    FakeBackend,
+    FakeClock,
+    Group,
+    GroupBroken,
+    GroupedPool,
+    PayloadError,
+    PoolClosed,
+    PoolError,
+    TaskTimeout,
+    WorkerCrashed,
+)
+from gpool.events import ResizeAsked
+from gpool.futures import Future
+from gpool.model import Options, PoolState, Verdict
+from gpool.scheduler import Transition
+from gpool.supervisor import Supervisor
+from gpool.workers.backend import Settings
+from gpool.workers.payload import one_call
+
+
+class Stage:
+    """A supervisor without its thread; a test does what its thread would."""
+
+    def __init__(self, slots: dict[Hashable, int | Group], backend: FakeBackend | None = None, **more: Any) -> None:
+        self.backend = backend or FakeBackend(auto=False)
+        self.clock = FakeClock()
+        self.supervisor = Supervisor(self.backend, clock=self.clock, settings=lambda kind: Settings(), **more)
+        groups = {tag: each if isinstance(each, Group) else Group(each) for tag, each in slots.items()}
+        self.supervisor.ask(ResizeAsked({tag: group.slots for tag, group in groups.items()}, groups))
+
+    def ready(self) -> None:
+        for worker in self.backend.sent.keys() - self.backend._up:
+            self.backend.ready(worker)
+        self.step()
+
+    def step(self) -> None:
+        self.supervisor.step(0)
+
+    def submit(self, tag: Hashable, fn: Callable[..., Any], *args: Any, **more: Any) -> Future[Any]:
+        options = {name: more.pop(name) for name in Options._fields if name in more}
+        return self.supervisor.submit(tag, one_call(fn, args, {}), Options(**options), fn.__name__, **more)
+
+    def end(self) -> None:
+        self.supervisor.close(now=True)
+        self.step()
+        self.supervisor.deliverer.end()
+        self.supervisor.notifier.end()
+
+
+@pytest.fixture
+def stage() -> Iterator[Callable[..., Stage]]:
+    """Makes stages with their workers up; ends them afterwards."""
+    made: list[Stage] = []
+
+    def make(slots: dict[Hashable, int | Group], **more: Any) -> Stage:
+        made.append(Stage(slots, **more))
+        made[-1].ready()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+MakeStage = Callable[..., Stage]
+
+
+def broken(n: int) -> None:
+    raise KeyError(n)
+
+
+def workers_of(*futures: Future[Any]) -> list[int]:
+    """The workers that hold these tasks."""
+    return [future._task.lease.worker.id for future in futures if future._task.lease is not None]
+
+
+def test_results_settle_in_the_order_they_come(stage: MakeStage) -> None:
+    on = stage({"a": 2, None: 0})
+    settled: list[Future[Any]] = []
+    futures = [on.submit("a", abs, -n, follow_up=settled.append) for n in range(4)]
+    first, second = workers_of(*futures[:2])
+    on.backend.run(second)
+    on.backend.run(first)
+    on.step()
+    assert settled == [futures[1], futures[0]]
+    on.backend.run(first)
+    on.backend.run(second)
+    on.step()
+    assert [future.result(0) for future in futures] == [0, 1, 2, 3]
+    assert on.supervisor.pending == 0
+
+
+def test_a_result_is_there_without_the_thread_that_reads_it(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    value = on.submit("a", abs, -3)
+    error = on.submit("a", broken, 3)
+    assert (value.done(), value.running(), error.running()) == (False, True, False)
+    on.backend.run(1)
+    on.step()
+    on.backend.run(1)
+    on.step()
+    assert value.result(0) == 3
+    assert isinstance(error.exception(0), KeyError)
+
+
+def test_a_timeout_by_the_clock_kills_and_says_so(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    future = on.submit("a", abs, -1, timeout=5.0)
+    on.backend.begin(1)
+    on.clock.advance(4.9)
+    on.step()
+    assert 1 in on.backend.sent
+    on.clock.advance(0.1)
+    on.step()
+    assert 1 not in on.backend.sent, "it was killed"
+    on.step()
+    error = future.exception(0)
+    assert isinstance(error, TaskTimeout)
+    assert (error.timeout, error.seconds, error.tag, error.task, error.attempt) == (5.0, 5.0, "a", "abs", 1)
+
+
+def test_a_result_in_hand_beats_its_deadline(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    future = on.submit("a", abs, -1, timeout=5.0)
+    on.backend.run(1)
+    on.clock.advance(10)
+    on.step()
+    assert future.result(0) == 1
+    assert 1 in on.backend.sent, "nobody was killed"
+
+
+def test_retries_wait_on_the_clock(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    future = on.submit("a", abs, -1, retries=1)
+    on.backend.begin(1)
+    on.backend.die(1, -11)
+    on.step()
+    on.ready()
+    assert not any(on.backend.sent.values())
+    assert not future.done()
+    assert not future.cancel(), "it has begun once"
+    on.clock.advance(0.1)
+    on.step()
+    (worker,) = on.backend.sent
+    on.backend.run(worker)
+    on.step()
+    assert future.result(0) == 1
+
+
+def test_a_crash_tells_what_is_known_of_it(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    future = on.submit("a", abs, -1)
+    on.backend.begin(1)
+    on.clock.advance(2)
+    on.backend.die(1, -11)
+    on.step()
+    error = future.exception(0)
+    assert isinstance(error, WorkerCrashed)
+    assert (error.signal, error.exitcode, error.seconds, error.attempt) == ("SIGSEGV", -11, 2, 1)
+
+
+def test_exceptions_named_in_retry_on_are_tried_again(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    again = on.submit("a", broken, 1, retries=1, retry_on=(LookupError,))
+    on.backend.run(1)
+    on.step()
+    assert not again.done()
+    on.clock.advance(0.1)
+    on.step()
+    on.backend.run(1)
+    on.step()
+    assert isinstance(again.exception(0), KeyError)
+    other = on.submit("a", broken, 1, retries=1, retry_on=(OSError,))
+    on.backend.run(1)
+    on.step()
+    assert isinstance(other.exception(0), KeyError)
+
+
+def test_a_worker_that_dies_while_more_is_submitted_harms_nobody(stage: MakeStage) -> None:
+    """Its end is not read yet, so it is sent a task, and what it has is taken back."""
+    on = stage({"a": 1, None: 0})
+    on.backend.die(1)
+    future = on.submit("a", abs, -1)
+    assert not future.done()
+    on.step()
+    on.ready()
+    (worker,) = on.backend.sent
+    on.backend.run(worker)
+    on.step()
+    assert future.result(0) == 1
+
+
+def test_what_is_behind_a_dead_worker_can_be_taken_back(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    on.submit("a", abs, -1)
+    on.backend.run(1, 0.0001)
+    on.step()
+    futures = [on.submit("a", abs, -n) for n in range(3)]
+    on.backend.begin(1)
+    assert len(on.backend.sent[1]) == 3, "two were sent ahead"
+    on.backend.die(1)
+    futures[2].cancel()
+    on.step()
+    on.ready()
+    (worker,) = on.backend.sent
+    while on.backend.sent[worker]:
+        on.backend.run(worker)
+    on.step()
+    assert isinstance(futures[0].exception(0), WorkerCrashed)
+    assert futures[1].result(0) == 1
+    assert futures[2].done()
+
+
+class Failing(FakeBackend):
+    """A backend one of whose methods does not do what it should."""
+
+    def __init__(self, method: str, error: Exception, *, first: int = 0) -> None:
+        super().__init__(auto=False)
+        good = getattr(self, method)
+        calls = iter(range(10**6))
+
+        def fail(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) >= first:
+                raise error
+            return good(*args, **kwargs)
+
+        setattr(self, method, fail)
+
+
+def test_an_action_that_fails_ends_everything_in_the_open(stage: MakeStage) -> None:
+    failure = OSError("out of descriptors")
+    on = stage({"a": 1, None: 0}, backend=Failing("send", failure))
+    future = on.submit("a", abs, -1)
+    error = future.exception(0)
+    assert isinstance(error, PoolError)
+    assert error.__cause__ is failure
+    assert "out of descriptors" in str(error)
+    assert on.supervisor.state is PoolState.CLOSED
+    assert on.supervisor.closed.is_set()
+    with pytest.raises(PoolClosed):
+        on.supervisor.check_open()
+
+
+def test_what_is_submitted_while_the_pool_fails_ends_too(stage: MakeStage) -> None:
+    """Its thread found the pool open, and was overtaken by the failure."""
+    on = stage({"a": 1, None: 0}, backend=Failing("send", OSError("out of descriptors")))
+    on.submit("a", abs, -1)
+    assert on.submit("a", abs, -2).done()
+
+
+def test_every_future_ends_when_an_action_fails(stage: MakeStage) -> None:
+    failure = RuntimeError("no more")
+    on = stage({"a": 1, "b": 0, None: 1}, backend=Failing("kill", failure))
+    futures = [on.submit("a", abs, -n) for n in range(3)] + [on.submit("b", abs, -n) for n in range(3)]
+    futures[0].cancel(kill=True)
+    assert futures[0].cancelled(), "that had been done already"
+    errors = [future.exception(0) for future in futures[1:]]
+    assert all(isinstance(error, PoolError) and error.__cause__ is failure for error in errors)
+    assert len({id(error) for error in errors}) == len(errors), "one error each"
+    assert on.supervisor.pending == 0
+
+
+def test_a_start_that_raises_oserror_is_a_failed_start() -> None:
+    on = Stage({"a": 1, None: 0}, backend=Failing("start", BlockingIOError("fork: try again")))
+    try:
+        future = on.submit("a", abs, -1)
+        for _ in range(10):
+            on.step()
+            on.clock.advance(10)
+        error = future.exception(0)
+        assert isinstance(error, GroupBroken)
+        assert (error.tag, error.failures) == ("a", 5)
+        assert "fork: try again" in str(error)
+        assert on.supervisor.state is PoolState.OPEN
+    finally:
+        on.end()
+
+
+def test_listeners_are_told_outside_the_turn(stage: MakeStage) -> None:
+    told: list[Transition] = []
+    free: list[bool] = []
+
+    def listen(transition: Transition) -> None:
+        told.append(transition)
+        free.append(not on.supervisor._turn.locked())
+        on.supervisor.ask()  # so a listener may call the pool
+
+    on = stage({"a": 1, None: 0}, listeners=[listen])
+    told.clear()
+    on.submit("a", abs, -1)
+    assert [(each.noun, each.new.value) for each in told] == [("worker", "busy"), ("task", "running")]
+    on.backend.run(1)
+    on.step()
+    assert [(each.noun, each.new.value) for each in told[2:]] == [("task", "done"), ("worker", "idle")]
+    assert all(free)
+
+
+def test_a_listener_that_raises_harms_nobody(stage: MakeStage, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Transition] = []
+    stage({"a": 1, None: 0}, listeners=[lambda _: 1 / 0, told.append])
+    assert len(told) == 1
+    assert "exception in a listener" in caplog.text
+
+
+def test_what_was_left_in_the_inbox_is_handled_at_the_next_step(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    order: list[str] = []
+    on.supervisor.leave(lambda: order.append("first"))
+    on.supervisor.leave(lambda: order.append("second"))
+    assert order == []
+    on.step()
+    assert order == ["first", "second"]
+    on.supervisor.leave(lambda: order.append("third"))
+    on.supervisor.look(lambda: order.append("looked"))
+    assert order[2:] == ["third", "looked"], "whoever takes the turn empties the inbox first"
+
+
+def test_submissions_that_would_only_queue_wait_in_the_inbox_and_travel_together(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    for n in range(3):
+        on.submit("a", abs, -n)
+    future = on.submit("a", abs, -9)
+    assert len(on.supervisor._inbox) >= 1
+    assert on.supervisor.pending == 4
+    assert future.cancel(), "it can be cancelled there as anywhere"
+    for _ in range(3):
+        on.backend.run(1, 1.0)
+        on.step()
+    assert on.supervisor.pending == 0
+
+
+def test_a_task_that_is_announced_tells_when_it_holds_a_slot(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    told: list[bool] = []
+    on.submit("a", abs, -1)
+    future = on.submit("a", abs, -2, announce=True, follow_up=lambda future: told.append(future.done()))
+    on.step()
+    assert told == []
+    on.backend.run(1)
+    on.step()
+    assert told == [False], "it has begun"
+    on.backend.run(1)
+    on.step()
+    assert told == [False, True]
+    assert future.result(0) == 2
+
+
+def test_close_now_ends_futures_at_once_and_the_supervisor_when_workers_are_gone(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    futures = [on.submit("a", abs, -n) for n in range(3)]
+    on.supervisor.close(now=True)
+    assert all(future.cancelled() for future in futures)
+    assert not on.supervisor.closed.is_set()
+    on.step()
+    assert on.supervisor.closed.is_set()
+    assert on.supervisor.state is PoolState.CLOSED
+
+
+def test_a_worker_that_does_not_stop_is_killed_by_the_clock(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    on.supervisor.close()
+    on.step()
+    assert on.backend.sent.keys() == {1}
+    on.clock.advance(6)
+    on.step()
+    on.step()
+    assert on.supervisor.closed.is_set()
+
+
+def test_inv10_a_call_that_cannot_be_unpickled_harms_itself_alone(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    bad = on.submit("a", len, Unloadable())
+    good = on.submit("a", abs, -1)
+    for _ in range(2):
+        on.backend.run(1)
+        on.step()
+    assert isinstance(bad.exception(0), PayloadError)
+    assert good.result(0) == 1
+
+
+class Unloadable:
+    def __reduce__(self) -> Any:
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    raise ValueError("not here")
+
+
+def test_verdicts_come_with_the_report_that_led_to_them(stage: MakeStage) -> None:
+    on = stage({"a": 2, None: 0})
+    good, bad = on.submit("a", abs, -1), on.submit("a", abs, -2)
+    one, two = workers_of(good, bad)
+    on.backend.run(one)
+    on.backend.begin(two)
+    on.backend.die(two, 3)
+    on.step()
+    assert good.result(0) == 1
+    error = bad.exception(0)
+    assert isinstance(error, WorkerCrashed)
+    assert error.exitcode == 3
+    assert bad._task.verdict is Verdict.CRASHED
+
+
+def test_put_waits_for_a_slot_and_gets_pool_closed_when_the_pool_stops() -> None:
+    backend = FakeBackend(auto=False)
+    pool = GroupedPool(tags={"a": 1}, backend=backend, clock=FakeClock())
+    raised: list[BaseException] = []
+
+    def put() -> None:
+        try:
+            pool.put("a", abs, (-1,))
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    while pool.pending < 1:
+        os.sched_yield()
+    pool.stop()
+    thread.join(60)
+    assert [type(error) for error in raised] == [PoolClosed]
+
+
+def test_put_returns_once_its_task_holds_a_slot() -> None:
+    backend = FakeBackend(auto=False)
+    pool = GroupedPool(tags={"a": 1}, backend=backend, clock=FakeClock())
+    returned: list[Future[Any]] = []
+    thread = threading.Thread(target=lambda: returned.append(pool.put("a", abs, (-1,))))
+    thread.start()
+    while pool.pending < 1:
+        os.sched_yield()
+    assert returned == []
+    backend.ready(1)
+    thread.join(60)
+    assert not returned[0].done()
+    backend.run(1)
+    assert returned[0].result(60) == 1
+    pool.stop()
