@@ -98,7 +98,9 @@ class MapResults:
 
     def _next_future(self) -> Future[Any]:
         def ready() -> bool:
-            return bool(self._futures) or (self._over and (self._ordered or self._unsettled() == 0))
+            if self._futures or self._discard:
+                return True
+            return self._over and (self._ordered or self._unsettled() == 0)
 
         with self._more:
             left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
