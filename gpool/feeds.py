@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from gpool.futures import Future
+from gpool.interrupts import shielded
 from gpool.supervisor import Supervisor
 
 _PATIENCE_SECONDS = 1.0
@@ -57,8 +58,14 @@ class Feed:
         return f"<Feed: {self._drawn} drawn, {self._settled} ended, {'alive' if self.is_alive() else 'done'}>"
 
     def begin(self) -> None:
-        self._supervisor.feed_began(self)
-        self._thread.start()
+        with shielded():  # it must not be known and never begin
+            self._supervisor.feed_began(self)
+            try:
+                self._thread.start()
+            except RuntimeError:  # no more threads, or the interpreter exits
+                self._over.set()
+                self._supervisor.feed_ended(self)
+                raise
 
     def is_alive(self) -> bool:
         """True while it may still draw."""

@@ -58,11 +58,27 @@ class shielded:  # noqa: N801 - reads as a statement
             raise
 
     def __exit__(self, *_: object) -> None:
-        held = self._held
-        if not held:
-            return
-        for number, handler in reversed(held):
-            _set(number, handler)
-        handlers = dict(held)
-        for number, frame in self._noted:
-            handlers[number](number, frame)
+        if self._held:
+            self._restore()
+            self._catch_up()
+
+    def _restore(self) -> None:
+        """Put the handlers back. One may run, and raise, as soon as it is back: then the others are still due."""
+        held = self._held or []
+        try:
+            for number, handler in reversed(held):
+                _set(number, handler)
+        except BaseException:
+            self._restore()
+            raise
+
+    def _catch_up(self) -> None:
+        """Let the handlers see what has come meanwhile. One may raise: then the others are still due."""
+        handlers = dict(self._held or ())
+        while self._noted:
+            number, frame = self._noted.pop(0)
+            try:
+                handlers[number](number, frame)
+            except BaseException:
+                self._catch_up()
+                raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import weakref
 from typing import Protocol
 
@@ -18,7 +19,7 @@ this_process = os.getpid()
 class Ending(Protocol):
     """What is to be told when the interpreter exits."""
 
-    def exit(self) -> None: ...
+    def exit(self, *, now: bool = False) -> None: ...
 
 
 _alive: weakref.WeakSet[Ending] = weakref.WeakSet()
@@ -38,8 +39,13 @@ def has_ended(each: Ending) -> None:
 
 
 def _exit_all() -> None:
-    for each in list(_alive):
-        each.exit()
+    try:
+        for each in list(_alive):
+            each.exit()
+    except KeyboardInterrupt:  # the user will not wait
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for each in list(_alive):
+            each.exit(now=True)
 
 
 def _note_process() -> None:

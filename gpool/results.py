@@ -139,7 +139,8 @@ class MapIterator(Iterator[Any]):
         self._results.close()
 
     def __del__(self) -> None:
-        self._later(self._results.dropped)  # a finalizer takes no lock
+        if hasattr(self, "_later"):  # Ctrl-C may have kept the constructor from its end
+            self._later(self._results.dropped)  # a finalizer takes no lock
 
 
 class Kept(Iterator[Any]):
@@ -157,4 +158,5 @@ class Kept(Iterator[Any]):
         return self._take()
 
     def __del__(self) -> None:
-        self._gone()
+        if hasattr(self, "_gone"):
+            self._gone()

@@ -324,9 +324,13 @@ class Supervisor:
         if not self.feeds and self.state is PoolState.CLOSING:
             self.handle(CloseAsked())
 
-    def exit(self) -> None:
-        """The interpreter exits: finish what can be finished, start nothing more."""
+    def exit(self, *, now: bool = False) -> None:
+        """The interpreter exits: finish what can be finished, start nothing more; or finish nothing."""
         if self._pid != lifetime.this_process:
+            return
+        if now:
+            self.close(now=True)
+            self.wait_closed(None, drop=True)
             return
         self.cancel_feeds()
         self.look(lambda: self._begin_close(False))

@@ -36,8 +36,9 @@ class Gate:
 
 def pass_gate(path: str, value: object = None) -> object:
     """A task: announce yourself, wait until the gate is open, return ``value``."""
-    with open(path + ".arrivals", "wb", buffering=0) as arrivals:
-        arrivals.write(b"!")
+    arrivals = os.open(path + ".arrivals", os.O_RDWR)  # for writing alone it would wait for a reader
+    os.write(arrivals, b"!")
+    os.close(arrivals)
     with open(path) as file:
         fcntl.flock(file, fcntl.LOCK_SH)
     return value

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from gpool.workers import payload, wire
 from gpool.workers.stacks import write_stacks
@@ -154,10 +154,8 @@ class _Worker:
             sys.exit(1)
         del initializer
         self._send(wire.READY, os.getpid(), b"", 0.0)
-        while True:
-            number = self._serve_one()
-            if number is None:
-                return
+        while self._serve_one():
+            pass
 
     def _initialize(self, packed: Openable) -> bool:
         try:
@@ -172,8 +170,8 @@ class _Worker:
             return False
         return True
 
-    def _serve_one(self) -> int | None:
-        """Wait for a call that may begin, run it, report it; None when there is no more to come.
+    def _serve_one(self) -> bool:
+        """Wait for a call that may begin, run it, report it; False when asked to stop.
 
         What the call held is let go when this returns: after its result was sent and before the next call is begun,
         so a destructor that crashes costs neither.
@@ -181,25 +179,20 @@ class _Worker:
         self._holds_token = False
         self._forgotten.clear()
         frame = self._next_call()
-        if frame is None:
-            return None
         number = self._take_token()
         self._holds_token = True
-        while number is not None and frame.number != number:  # revoked: its token will never come
+        while frame.number != number:  # revoked: its token will never come
             if frame.number > number:
                 raise EOFError("a call was lost on its way: some task has read from the worker's stream")
-            later = self._next_call()
-            if later is None:
-                return None
-            frame = later
-        if number is None or frame.kind == wire.STOP:
-            return None
+            frame = self._next_call()
+        if frame.kind == wire.STOP:
+            return False
         answer = self._run(frame)
         _flush()
         if os.getpid() != self._pid:
             os._exit(0)  # the task forked, and this is the other process: it has no business here
         self._send(answer.kind, frame.number, answer.body, answer.seconds)
-        return number
+        return True
 
     def _run(self, frame: Frame) -> Answer:
         if frame.kind == wire.TOO_LARGE:
@@ -216,13 +209,11 @@ class _Worker:
             function = self._functions[number] = payload.open_function(self._shared[number])
         return function
 
-    def _next_call(self) -> Frame | None:
-        """The next CALL or STOP frame; None when the program has gone."""
+    def _next_call(self) -> Frame:
+        """The next CALL or STOP frame."""
         while True:
-            if not self._frames:
-                if not self._read():
-                    return None
-                continue
+            while not self._frames:
+                self._read()
             frame = self._frames.popleft()
             if frame.kind == wire.SHARED:
                 self._shared[frame.number] = frame.body
@@ -234,21 +225,22 @@ class _Worker:
             else:
                 return frame
 
-    def _read(self) -> bool:
-        """Wait for bytes; False when the program has gone."""
+    def _read(self) -> None:
+        """Wait for bytes."""
         try:
             count = os.readv(self._stream, [self._reader.space()])
         except BlockingIOError:  # a task has changed the descriptor's mode
             _await(self._stream, select.POLLIN)
-            return True
+            return
         except ConnectionError:
-            return False
+            count = 0
+        if count == 0:
+            _end_with_program()
         self._reader.received(count)
         self._frames += self._reader.frames()
-        return count > 0
 
-    def _take_token(self) -> int | None:
-        """The number of the lease that may begin; None when the program has gone.
+    def _take_token(self) -> int:
+        """The number of the lease that may begin.
 
         The pipe is shared with the supervisor, which must not block on it, so it does not block here either.
         """
@@ -258,7 +250,10 @@ class _Worker:
             except BlockingIOError:
                 _await(self._tokens, select.POLLIN)
                 continue
-            return TOKEN.unpack(token)[0] if token else None
+            if not token:
+                _end_with_program()
+            number: int = TOKEN.unpack(token)[0]
+            return number
 
     def _send_log(self, body: bytes) -> None:
         """Send a log record, unless this is another process, or a signal handler that interrupted a sending."""
@@ -277,7 +272,7 @@ class _Worker:
                     _write_all(self._stream, head)
                     _write_all(self._stream, body)
             except ConnectionError:
-                os._exit(1)  # the program has gone; there is nobody to tell
+                _end_with_program()  # there is nobody to tell
             finally:
                 self._sender = 0
 
@@ -321,6 +316,13 @@ def _pack_error(error: BaseException, held: list[Any] | None = None) -> tuple[in
             return wire.UNSENDABLE, payload.dump_error(problem)
         except BaseException:
             return wire.UNSENDABLE, payload.dump_error(payload.describe(problem))
+
+
+def _end_with_program() -> NoReturn:
+    """The program has gone. The kernel ends the worker's group too, but not if the worker is quicker to go itself."""
+    if os.getpgrp() == os.getpid():
+        os.kill(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def _await(fd: int, what: int) -> None:

@@ -366,6 +366,7 @@ def _start_shielded(worker: process.BaseProcess) -> None:
     if not hasattr(signal, "pthread_sigmask"):
         worker.start()
         return
+    resource_tracker.ensure_running()  # before, because starting it leaves SIGINT unblocked
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         worker.start()
