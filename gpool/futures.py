@@ -11,6 +11,7 @@ whoever asks for it first, in that thread, once, and never under the lock.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -207,6 +208,16 @@ class Future(StockFuture[T]):
                     self._sealed = None
                 if "_condition" in self.__dict__:
                     self._condition.notify_all()
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread may have held the lock."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _tell(waiter: Any, future: Future[Any], verdict: Outcome | Frame | None) -> None:

@@ -379,6 +379,8 @@ class GroupedPool(Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
+        if self._supervisor.is_inherited:
+            return False  # a forked child leaves: the pool is its parent's
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self.stop()
         else:

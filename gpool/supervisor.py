@@ -160,10 +160,18 @@ class Supervisor:
 
     def check_open(self) -> None:
         """PoolClosed unless tasks may be submitted here and now."""
-        if self._pid != lifetime.this_process:
-            raise PoolClosed("this pool belongs to the process that made it; make one here to run tasks")
+        self._check_process()
         if self.state is not PoolState.OPEN:
             raise PoolClosed
+
+    @property
+    def is_inherited(self) -> bool:
+        """True in a process forked from the one that made the pool: nothing of it may be touched there."""
+        return self._pid != lifetime.this_process
+
+    def _check_process(self) -> None:
+        if self._pid != lifetime.this_process:
+            raise PoolClosed("this pool belongs to the process that made it; make one here to run tasks")
 
     def submit(
         self,
@@ -206,7 +214,7 @@ class Supervisor:
 
     def cancel(self, task: Task, kill: bool) -> None:
         """Cancel a task if the machine allows it; when this returns the future says whether it did."""
-        if self._pid != lifetime.this_process:
+        if self.is_inherited:
             return
         if self._holder == threading.get_ident():
             self.post(CancelAsked(task.id, kill))  # from a finalizer that interrupted the turn
@@ -230,8 +238,9 @@ class Supervisor:
 
     def leave(self, item: Event | Callable[[], None]) -> None:
         """Leave something in the inbox for the supervisor's thread. Takes no lock."""
-        self._inbox.append(item)
-        self._backend.wake()
+        if not self.is_inherited:
+            self._inbox.append(item)
+            self._backend.wake()
 
     def ask(self, event: Event | None = None) -> None:
         """Have an event handled before this returns, after all that was in the inbox."""
@@ -239,6 +248,7 @@ class Supervisor:
 
     def look(self, do: Callable[[], Any]) -> Any:
         """Call ``do()`` with the turn held and the inbox empty, and return what it returns."""
+        self._check_process()
         if self._holder == threading.get_ident():
             raise RuntimeError("the pool was called from a finalizer that interrupted the pool itself")
         with shielded():
@@ -260,6 +270,7 @@ class Supervisor:
 
     def stats(self) -> snapshot.PoolStats:
         """A snapshot, with fresh health samples."""
+        self._check_process()
         samples = {} if self.closed.is_set() else self._backend.sample()
         taken: snapshot.PoolStats = self.look(
             lambda: snapshot.take(
@@ -270,6 +281,7 @@ class Supervisor:
 
     def stack(self, pid: int, patience: float) -> str | None:
         """The Python stack of the worker with this process id; ValueError if there is none."""
+        self._check_process()
         pids = {} if self.closed.is_set() else self._backend.pids()
         worker = next((each for each, known in pids.items() if known == pid), None)
         if worker is None:
@@ -284,8 +296,7 @@ class Supervisor:
 
     def abandon(self) -> None:
         """Nobody refers to the pool any more. A finalizer calls this."""
-        if self._pid == lifetime.this_process:
-            self.leave(lambda: self._begin_close(False))
+        self.leave(lambda: self._begin_close(False))
 
     def _begin_close(self, now: bool) -> None:
         if self.state is PoolState.OPEN:
@@ -326,7 +337,7 @@ class Supervisor:
 
     def exit(self, *, now: bool = False) -> None:
         """The interpreter exits: finish what can be finished, start nothing more; or finish nothing."""
-        if self._pid != lifetime.this_process:
+        if self.is_inherited:
             return
         if now:
             self.close(now=True)
@@ -357,6 +368,7 @@ class Supervisor:
 
     def await_(self, holds: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until something holds of which ``notify`` tells; False if ``timeout`` seconds were not enough."""
+        self._check_process()
         with self.changed:
             return self.changed.wait_for(holds, timeout)
 
