@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
+from gpool.errors import PoolClosed
 from gpool.futures import Future
 from gpool.interrupts import shielded
 from gpool.supervisor import Supervisor
@@ -62,10 +63,10 @@ class Feed:
             self._supervisor.feed_began(self)
             try:
                 self._thread.start()
-            except RuntimeError:  # no more threads, or the interpreter exits
+            except RuntimeError as error:
                 self._over.set()
                 self._supervisor.feed_ended(self)
-                raise
+                raise PoolClosed("nothing can be fed any more: no thread can start") from error
 
     def is_alive(self) -> bool:
         """True while it may still draw."""

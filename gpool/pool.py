@@ -365,12 +365,12 @@ class GroupedPool(Executor):
         """
         supervisor = self._supervisor
         if cancel_futures:
-            supervisor.cancel_feeds()
+            supervisor.look(supervisor.forget_feeds)
         supervisor.close()
         if cancel_futures:
             for task in list(supervisor.scheduler.tasks):
                 supervisor.ask(CancelAsked(task))
-        if wait and not supervisor.deliverer.is_current and not supervisor.notifier.is_current:
+        if wait:
             supervisor.wait_closed(None)
 
     def __enter__(self) -> GroupedPool:

@@ -251,16 +251,18 @@ class Supervisor:
         self._check_process()
         if self._holder == threading.get_ident():
             raise RuntimeError("the pool was called from a finalizer that interrupted the pool itself")
-        with shielded():
-            self._turn.acquire()
-            try:
-                self._work()
-                answer = do()
-            finally:
-                self._release()
-        self._announce()
-        if self._inbox:
-            self._backend.wake()
+        try:
+            with shielded():
+                self._turn.acquire()
+                try:
+                    self._work()
+                    answer = do()
+                finally:
+                    self._release()
+            self._announce()
+        finally:
+            if self._inbox:  # what came meanwhile; also when a signal's handler has raised
+                self._backend.wake()
         return answer
 
     @property
@@ -310,6 +312,11 @@ class Supervisor:
         """Let no feed draw any more."""
         for feed in list(self.feeds):
             feed.cancel()
+
+    def forget_feeds(self) -> None:
+        """Let no feed draw any more, and wait for none, not even for one that stands in the user's ``next``."""
+        self.cancel_feeds()
+        self.feeds.clear()
 
     def nudge_feeds(self) -> None:
         """What feeds pause for may have changed."""
@@ -361,8 +368,10 @@ class Supervisor:
             feed.wait_gone()
         if drop:
             self.deliverer.end(drop=True)
-        for courier in (self.deliverer, self.notifier):
-            courier.wait_ended(patient=not drop)
+        couriers = (self.deliverer, self.notifier)
+        if not any(courier.is_current for courier in couriers):  # two that wait for each other would wait for ever
+            for courier in couriers:
+                courier.wait_ended(patient=not drop)
         self._thread.join(timeout)
         return True
 

@@ -382,7 +382,7 @@ def test_initializers_run_in_each_worker_and_may_be_lambdas(make_pool: MakePool)
         os.environ["GPOOL_MARK"] = mark
 
     pool = make_pool(1, initializer=set_mark, initargs=("here",))
-    assert pool.submit(os.environ.get, "GPOOL_MARK").result() == "here"
+    assert pool.submit(os.getenv, "GPOOL_MARK").result() == "here"
 
 
 def test_shutdown_refuses_new_tasks_and_finishes_old_ones(make_pool: MakePool) -> None:

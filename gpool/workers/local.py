@@ -20,6 +20,7 @@ from itertools import count, islice
 from queue import SimpleQueue
 from time import monotonic
 
+from gpool.errors import PoolClosed
 from gpool.workers import health, wire
 from gpool.workers.backend import Exited, Logged, Ready, Replied, Report, Sample, Settings
 from gpool.workers.main import TOKEN
@@ -101,7 +102,10 @@ class LocalBackend:
         self._started: deque[tuple[_Line, WorkerProcess | BaseException | None]] = deque()
         self._sampler = health.Sampler()
         self._starter = threading.Thread(target=self._start_all, name=f"{name}-starter", daemon=True)
-        self._starter.start()
+        try:
+            self._starter.start()
+        except RuntimeError as error:
+            raise PoolClosed("no pool can begin any more: the interpreter exits") from error
 
     def __repr__(self) -> str:
         return f"<LocalBackend {self.method}, {len(self._lines)} workers>"

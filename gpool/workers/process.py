@@ -41,7 +41,9 @@ _PRELOAD = ["gpool.workers.main", "gpool.workers.logs", "gpool.errors", "cloudpi
 _GLANCE_SECONDS = 0.001
 
 _program_fds: set[int] = set()
-_start_lock = threading.Lock()
+_start_lock = threading.RLock()
+"""Held while a process is started. The program forks only in between: a child would get copies of the new worker's
+descriptors, and locks of the standard library's that nobody there will ever release."""
 
 
 def _in_forked_child() -> None:
@@ -209,7 +211,9 @@ if sys.platform != "win32":
         "fork": _ForkProcess,
     }
     _server = _ForkServer()
-    os.register_at_fork(after_in_child=_in_forked_child)
+    os.register_at_fork(
+        before=_start_lock.acquire, after_in_parent=_start_lock.release, after_in_child=_in_forked_child
+    )
 
 
 class Host:
@@ -259,7 +263,7 @@ class WorkerProcess:
         method, stacks = host.method, host.stacks
         self._stacks = stacks
         self._region = stacks.reserve()
-        with _start_lock:  # a fork by another pool's starter must not copy the child's ends
+        with _start_lock:
             ours, theirs = socket.socketpair()
             tokens_out, tokens_in = os.pipe()
             os.set_blocking(tokens_out, False)
