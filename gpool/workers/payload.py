@@ -89,13 +89,12 @@ def dumps(value: Any) -> bytes:
 
 
 def dump_call(call: tuple[Any, ...]) -> bytes:
-    """Pickle a call in the caller's thread; PayloadError says why it can't be.
-
-    What is neither an ``Exception`` nor ``SystemExit``, such as Ctrl-C, comes from a signal handler and passes.
-    """
+    """Pickle a call in the caller's thread; PayloadError says why it can't be. Ctrl-C passes."""
     try:
         return dumps(call)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PayloadError("call", "pickled") from error
 
 
