@@ -250,7 +250,6 @@ class Task:
     lease: Lease | None = None
     verdict: Verdict | None = None
     undelivered: int = 0
-    submitted: float = 0.0
     started: float = 0.0
 
 

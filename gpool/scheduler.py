@@ -118,7 +118,6 @@ class Scheduler(Ledger):
         refusal = None if self.state is PoolState.OPEN else Verdict.CLOSED
         touched: dict[GroupRecord, Task] = {}
         for task in event.tasks:
-            task.submitted = self.now
             self.tasks[task.id] = task
             group = self.groups[task.tag]
             if refusal is not None:

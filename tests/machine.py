@@ -285,7 +285,7 @@ class Machine:
                 self._broken.add(tag)
             case Close():
                 assert not self.processes and not self.closed
-                assert self.settled.keys() == {task.id for task in self.tasks.values() if task.submitted >= 0}
+                assert self.settled.keys() == {task.id for task in self.tasks.values()}
                 self.closed = True
         return None
 
