@@ -1,0 +1,50 @@
+"""Waiting costs nothing: who has nothing to do is not woken."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import psutil
+
+from gpool import FakeBackend, GroupedPool
+
+MakePool = Callable[..., GroupedPool]
+
+
+class Noting(FakeBackend):
+    """Notes for how long the supervisor was ready to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timeouts: list[float | None] = []
+
+    def wait(self, timeout: float | None) -> None:
+        self.timeouts.append(timeout)
+        super().wait(timeout)
+
+
+def test_inv17_a_supervisor_with_nothing_due_waits_without_end() -> None:
+    backend = Noting()
+    with GroupedPool(2, backend=backend) as pool:
+        assert list(pool.map(abs, range(-20, 0))) == list(range(20, 0, -1))
+        assert pool.options(timeout=600).submit(abs, -1).result() == 1
+        assert pool.submit(abs, -1).result() == 1
+        waits = [timeout for timeout in backend.timeouts if timeout != 0.0]  # 0: something was in the inbox
+        assert waits[-1] is None, "no timer is kept for a task that has ended"
+
+
+def switches(pid: int) -> int:
+    """How often a process gave up its CPU by itself: it does so each time it was woken and waits again."""
+    return int(psutil.Process(pid).num_ctx_switches().voluntary)
+
+
+def test_inv17_an_idle_worker_sleeps_while_others_work(local_pool: MakePool) -> None:
+    pool = local_pool(tags={"idle": 1, "busy": 1})
+    idle = pool.group("idle").submit(os.getpid).result()
+    busy = pool.group("busy").submit(os.getpid).result()
+    before, working = switches(idle), switches(busy)
+    for _ in range(100):
+        pool.group("busy").submit(abs, -1).result()
+    assert switches(busy) >= working + 100
+    assert switches(idle) <= before + 1, "the one with which it went to sleep"
