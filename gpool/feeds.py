@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterator
+from time import sleep
 from typing import Any
 
 from gpool.errors import PoolClosed
@@ -128,6 +129,7 @@ class Feed:
                     if made is None:
                         self._refused += 1
                 del item, made
+                sleep(0)  # who waits for the interpreter gets it now, not in 5 ms: an iterable need not ever block
         except BaseException as problem:
             error = problem
         finally:

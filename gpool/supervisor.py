@@ -13,9 +13,8 @@ Guarantees:
 - No user code runs under the turn, nor on the supervisor's thread: results are unpickled by whoever asks for them,
   handlers run on threads of their own. (An exception is unpickled here if the task's ``retry_on`` needs its type.)
 - An action that fails breaks the pool in the open: every future ends, with the failure as its cause.
-
 - What is left in the inbox is seen: who leaves something looks first whether a turn is due that will come by anyway,
-  and every turn ends with a look at the inbox.
+  and every turn ends with a look at the inbox. What cannot wait is seen between two answers of workers.
 
 The mutable state is ``_futures`` (of tasks that have not ended), what the scheduler and the backend keep, and the
 report in hand, from which outcomes are made.
@@ -124,6 +123,7 @@ class Supervisor:
         self._verdicts = Verdicts()
         self._inbox: deque[Task | Event | Callable[[], None]] = deque()
         self._turn = threading.Lock()
+        self._hurry = False  # what lies in the inbox may begin at once, if the turn's holder looks there
         self._holder = 0
         self._waiting_until = float("-inf")
         self._report: Frame | Exited | None = None
@@ -207,6 +207,7 @@ class Supervisor:
         inbox = self._inbox
         inbox.append(task)
         if not self.scheduler.can_wait(task):
+            self._hurry = True
             self._take_turns()
         elif len(inbox) >= _LEFT_IN_THE_INBOX:
             self._take_turns()
@@ -468,6 +469,7 @@ class Supervisor:
     def _work(self) -> None:
         """Empty the inbox."""
         self._holder = threading.get_ident()
+        self._hurry = False
         inbox = self._inbox
         tasks: list[Task] = []
         while inbox:
@@ -615,7 +617,9 @@ class Supervisor:
         """Tell the scheduler what has come; the report is at hand while futures are settled."""
         if type(report) is Replied:
             worker, handle = report.worker, self.handle
-            for frame in report.frames:
+            for frame in report.frames:  # there may be hundreds
+                if self._hurry:
+                    self._work()
                 self._report = frame
                 if frame.kind == wire.VALUE:
                     handle(Ended(worker, frame.number, Verdict.RETURNED, frame.seconds))
