@@ -49,6 +49,19 @@ class Begin(NamedTuple):
     task: Task
 
 
+class Split(NamedTuple):
+    """The first items of the task, as many as ``part`` has, are that task's from now on."""
+
+    task: Task
+    part: Task
+
+
+class Answer(NamedTuple):
+    """The report in hand answers the next items of the task."""
+
+    task: Task
+
+
 class Settle(NamedTuple):
     """The task has ended for good."""
 
@@ -68,4 +81,8 @@ class Close(NamedTuple):
     """Nothing is left: no task and no worker."""
 
 
-Action: TypeAlias = Start | Dispatch | Recall | Stop | Kill | Begin | Settle | Break | Close
+# Half the price of the constructors, for the two actions that every task leads to.
+new_dispatch = Dispatch._make
+new_settle = Settle._make
+
+Action: TypeAlias = Start | Dispatch | Recall | Stop | Kill | Begin | Split | Answer | Settle | Break | Close

@@ -14,7 +14,7 @@ from gpool import limits
 from gpool.actions import Dispatch, Recall
 from gpool.groups import GroupRecord
 from gpool.ledger import Ledger
-from gpool.model import Lease, TaskState, Worker, WorkerState
+from gpool.model import BUSY, LEASED, Lease, Task, Worker
 
 
 def top_up(ledger: Ledger, group: GroupRecord) -> None:
@@ -27,8 +27,7 @@ def top_up(ledger: Ledger, group: GroupRecord) -> None:
         del group.roomy[worker]  # what has no room now has it again when its head has ended
         group.hungry.pop(worker, None)
         room = _room(ledger, worker, group)
-        if room > 0:
-            _send(ledger, worker, group, min(room, share))
+        if room > 0 and _send(ledger, worker, group, min(room, share)):
             note_room(worker, group)
 
 
@@ -38,7 +37,7 @@ def note_room(worker: Worker, group: GroupRecord) -> bool:
     if held * 2 > most:
         return False
     group.roomy[worker] = None
-    if held * 8 <= most:
+    if held * 8 <= max(8, most):
         group.hungry[worker] = None
     return True
 
@@ -46,7 +45,7 @@ def note_room(worker: Worker, group: GroupRecord) -> bool:
 def _room(ledger: Ledger, worker: Worker, group: GroupRecord) -> int:
     """How many more tasks measured run times, and everybody else's claims, let a worker have ahead."""
     room = limits.ahead(group.mean_seconds) + 1 - len(worker.leases)
-    if room <= 0 or worker.state is not WorkerState.BUSY or is_stuck(ledger, worker):
+    if room <= 0 or worker.state is not BUSY or is_stuck(ledger, worker):
         return 0
     if worker.leases[0].task.options.timeout is not None:
         return 0
@@ -56,27 +55,38 @@ def _room(ledger: Ledger, worker: Worker, group: GroupRecord) -> int:
     return room if most is None else min(room, most - worker.tasks_done - len(worker.leases))
 
 
-def _send(ledger: Ledger, worker: Worker, group: GroupRecord, most: int) -> None:
-    """Send up to ``most`` queued tasks ahead; one with a timeout stays, for it must begin at once."""
+def _send(ledger: Ledger, worker: Worker, group: GroupRecord, most: int) -> bool:
+    """Send up to ``most`` queued tasks ahead; one with a timeout stays, for it must begin at once. False: none went."""
     backlog = group.backlog
     leases: list[Lease] = []
-    while len(leases) < most and backlog.size and backlog.peek().options.timeout is None:
+    short_lived = group.settings.max_tasks_per_child is not None
+    while len(leases) < most and backlog.size and (task := backlog.peek()).options.timeout is None:
+        if short_lived and task.size > 1:
+            break  # how many of its items the worker may have is known when it has ended the others
         lease = ledger.lease(worker, backlog.pop())
-        ledger.move(lease.task, TaskState.LEASED)
+        ledger.move(lease.task, LEASED)
         leases.append(lease)
-    lowest = leases[-1].task.options.priority
-    group.ahead_floor = min(lowest, group.ahead_floor) if group.ahead else lowest
+    if not leases:
+        return False
+    note_ahead(ledger, worker, group, leases[-1].task)
     ledger.actions.append(Dispatch(worker, tuple(leases)))
-    ledger.mark_ahead(worker, group)
     if not backlog.size:
         ledger.contenders.touch(group)
+    return True
+
+
+def note_ahead(ledger: Ledger, worker: Worker, group: GroupRecord, lowest: Task) -> None:
+    """The worker was sent something that it does not begin at once, up to this task."""
+    priority = lowest.options.priority
+    group.ahead_floor = min(priority, group.ahead_floor) if group.ahead else priority
+    ledger.mark_ahead(worker, group)
 
 
 def head_ended(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:
-    """The worker has gone on to its next lease: its head is the youngest now."""
+    """The worker has gone on to its next lease, or in its block: its head is the youngest now."""
     if worker in group.ahead:
-        if len(worker.leases) > 1:
-            ledger.mark_ahead(worker, group)
+        if worker.has_behind:
+            group.ahead[worker] = group.ahead.pop(worker)  # to the end
         else:
             ledger.unmark_ahead(worker, group)
 
@@ -128,6 +138,8 @@ def recall_for_idle(ledger: Ledger, worker: Worker) -> None:
     """A slot is free and nothing queued may use it: take back something that may."""
     home = worker.group
     for group in (home,) if not home.general else ledger.ahead_groups:
-        if group.ahead and group.kind == worker.kind and (group is home or group.short or group.burst_room):
+        bursts = not group.held_until and (group.short or group.burst_room)
+        may_use = bursts or (group is home and not group.general)
+        if group.ahead and group.kind == worker.kind and may_use:
             recall(ledger, next(iter(group.ahead)))
             return

@@ -11,64 +11,73 @@ from __future__ import annotations
 import heapq
 from collections import deque
 
-from gpool.model import Task, TaskState
-
-_QUEUED = TaskState.QUEUED
+from gpool.model import QUEUED, Task
 
 
 class _Level:
     """The tasks of one priority."""
 
-    __slots__ = ("fresh", "returned")
+    __slots__ = ("fresh", "priority", "returned")
 
-    def __init__(self) -> None:
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
         self.fresh: deque[Task] = deque()
-        self.returned: list[tuple[int, Task]] = []
+        self.returned: list[tuple[tuple[int, int], Task]] = []
 
     def peek(self) -> Task | None:
         fresh, returned = self.fresh, self.returned
-        while fresh and fresh[0].state is not _QUEUED:
+        while fresh and fresh[0].state is not QUEUED:
             fresh.popleft()
-        while returned and returned[0][1].state is not _QUEUED:
+        while returned and returned[0][1].state is not QUEUED:
             heapq.heappop(returned)
-        if returned and not (fresh and fresh[0].id < returned[0][0]):
+        if returned and not (fresh and fresh[0].age < returned[0][0]):
             return returned[0][1]
         return fresh[0] if fresh else None
 
-    def drop_first(self, task: Task) -> None:
-        if self.fresh and self.fresh[0] is task:
-            self.fresh.popleft()
-        else:
-            heapq.heappop(self.returned)
+    def pop(self) -> Task | None:
+        task = self.peek()
+        if task is not None:
+            if self.fresh and self.fresh[0] is task:
+                self.fresh.popleft()
+            else:
+                heapq.heappop(self.returned)
+        return task
 
 
 class Backlog:
-    """Queued tasks of one group. Task ids grow with submission, so an id is an age."""
+    """Queued tasks of one group."""
 
-    __slots__ = ("_levels", "_order", "size")
+    __slots__ = ("_levels", "_order", "items", "size")
 
     def __init__(self) -> None:
         self._levels: dict[int, _Level] = {}
-        self._order: list[int] = []  # priorities, highest first
+        self._order: list[_Level] = []  # the same, highest priority first
         self.size = 0  # queued tasks, those passed over not counted
+        self.items = 0  # those of blocks counted one by one
 
     def __bool__(self) -> bool:
         return self.size > 0
 
     def push(self, task: Task) -> None:
         """Add a new task behind its equals."""
-        self._level(task.options.priority).fresh.append(task)
+        priority = task.options.priority
+        level = self._levels.get(priority) or self._new_level(priority)
+        level.fresh.append(task)
         self.size += 1
+        self.items += task.size
 
     def push_back(self, task: Task) -> None:
         """Put a task that came back where its age belongs."""
-        heapq.heappush(self._level(task.options.priority).returned, (task.id, task))
+        priority = task.options.priority
+        level = self._levels.get(priority) or self._new_level(priority)
+        heapq.heappush(level.returned, (task.age, task))
         self.size += 1
+        self.items += task.size
 
     def peek(self) -> Task:
         """The next task. The backlog must not be empty."""
-        for priority in self._order:
-            task = self._levels[priority].peek()
+        for level in self._order:
+            task = level.peek()
             if task is not None:
                 return task
         raise IndexError("the backlog is empty")
@@ -77,37 +86,34 @@ class Backlog:
         """Take the next task out. The backlog must not be empty."""
         order = self._order
         while True:
-            level = self._levels[order[0]]
-            task = level.peek()
+            task = order[0].pop()
             if task is not None:
-                level.drop_first(task)
                 self.size -= 1
+                self.items -= task.size
                 return task
-            del self._levels[order.pop(0)]
+            del self._levels[order.pop(0).priority]
 
     def forget(self, task: Task) -> None:
         """A queued task left by another door: its state has changed already."""
         self.size -= 1
+        self.items -= task.size
         level = self._levels[task.options.priority]
         if len(level.fresh) + len(level.returned) > 64 and self.size * 2 < len(level.fresh) + len(level.returned):
             # Mostly tombstones: let go of them, they may be many and hold what they refer to.
-            level.fresh = deque(each for each in level.fresh if each.state is _QUEUED)
-            level.returned = [each for each in level.returned if each[1].state is _QUEUED]
+            level.fresh = deque(each for each in level.fresh if each.state is QUEUED)
+            level.returned = [each for each in level.returned if each[1].state is QUEUED]
             heapq.heapify(level.returned)
 
     def tasks(self) -> list[Task]:
         """All queued tasks in order."""
         found: list[Task] = []
-        for priority in self._order:
-            level = self._levels[priority]
+        for level in self._order:
             every = list(level.fresh) + [task for _, task in level.returned]
-            found += sorted((t for t in every if t.state is _QUEUED), key=lambda t: t.id)
+            found += sorted((t for t in every if t.state is QUEUED), key=lambda t: t.age)
         return found
 
-    def _level(self, priority: int) -> _Level:
-        level = self._levels.get(priority)
-        if level is None:
-            level = self._levels[priority] = _Level()
-            self._order.append(priority)
-            self._order.sort(reverse=True)
+    def _new_level(self, priority: int) -> _Level:
+        level = self._levels[priority] = _Level(priority)
+        self._order.append(level)
+        self._order.sort(key=lambda each: -each.priority)
         return level

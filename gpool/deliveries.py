@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+from gpool.blocks import Block, Chunk, outcome_in
 from gpool.delivery import logger
+from gpool.feeds import ANY_NUMBER
 from gpool.futures import Future
 from gpool.outcome import Outcome, raised
 from gpool.supervisor import Supervisor
@@ -68,6 +71,8 @@ class Deliveries:
         self._readers = 0
         self._warned = False
         self._out: set[object] = set()  # what has not ended, or not been delivered
+        self._arrived = 0  # outcomes of feeds that came; written under the turn alone
+        self._delivered = 0  # those of them that were delivered; written by the delivery thread alone
 
     @property
     def all_made(self) -> bool:
@@ -76,9 +81,9 @@ class Deliveries:
 
     # -- tasks end ----------------------------------------------------------------------------------------------
 
-    def expect(self, future: Future[Any]) -> None:
-        """This task's outcome is to be delivered."""
-        self._out.add(future)
+    def expect(self, work: Future[Any] | Block) -> None:
+        """What comes of this is to be delivered."""
+        self._out.add(work)
 
     def settled(self, future: Future[Any], wanted: Handlers) -> None:
         """It has ended. Called under the supervisor's turn."""
@@ -93,8 +98,33 @@ class Deliveries:
         self._out.add(token)
         self._supervisor.deliverer.call(self._hand_over, token, wanted, lambda: raised(error))
 
+    def items_ended(self, chunk: Chunk, wanted: Handlers) -> None:
+        """Items of a feed have ended. Called under the supervisor's turn."""
+        if not chunk.cancelled:
+            self._arrived += chunk.size
+            self._supervisor.deliverer.call(self._hand_over_all, chunk, wanted)
+
+    def block_ended(self, block: Block) -> None:
+        """All items of a block have ended. Called under the supervisor's turn."""
+        self._supervisor.deliverer.call(self._made, block)
+
+    def _hand_over_all(self, chunk: Chunk, wanted: Handlers) -> None:
+        awaited = self._wants_values(wanted.callback or self.callback)
+        for entry in chunk.entries():
+            if awaited or type(entry) is tuple or type(entry) is Outcome:  # else a value that nobody asks for
+                self._give(wanted, partial(outcome_in, entry))
+            self._delivered += 1
+        self._let_feeds_go_on()
+
+    def _wants_values(self, callback: Callback | None) -> bool:
+        return callback is not None or self._iteration is not False
+
     def _hand_over(self, token: object, wanted: Handlers, open_outcome: Callable[[], Outcome]) -> None:
         """On the delivery thread: give an outcome to whom it belongs."""
+        self._give(wanted, open_outcome)
+        self._made(token)
+
+    def _give(self, wanted: Handlers, open_outcome: Callable[[], Outcome]) -> None:
         try:
             outcome = open_outcome()
             if outcome.error is not None:
@@ -107,8 +137,6 @@ class Deliveries:
                 callback(outcome.value)
         except BaseException:
             logger.exception("exception in a handler of a gpool pool")
-        finally:
-            self._made(token)
 
     def _tell_error(self, wanted: Handlers, error: BaseException) -> None:
         handler = wanted.error or self.on_error
@@ -121,7 +149,10 @@ class Deliveries:
         self._out.discard(token)
         if not self._out:
             self._supervisor.notify()
-        if len(self._supervisor.deliverer) <= UNREAD_LIMIT // 2:
+        self._let_feeds_go_on()
+
+    def _let_feeds_go_on(self) -> None:
+        if self._undelivered <= UNREAD_LIMIT // 2:
             self._supervisor.nudge_feeds()
 
     # -- iteration ----------------------------------------------------------------------------------------------
@@ -161,8 +192,38 @@ class Deliveries:
     def _none_can_come(self) -> bool:
         return not self._supervisor.feeds and not self._out
 
+    @property
+    def _undelivered(self) -> int:
+        return self._arrived - self._delivered + len(self._supervisor.deliverer)
+
     def backed_up(self) -> bool:
         """True when feeds should wait for handlers or readers."""
-        if len(self._supervisor.deliverer) >= UNREAD_LIMIT:
+        if self._undelivered >= UNREAD_LIMIT:
             return True
         return self._readers > 0 and len(self._kept) >= UNREAD_LIMIT
+
+
+class Ingest:
+    """Where the outcomes of one ``ingest`` go. Keeps the pool alive until the feed is over."""
+
+    def __init__(self, deliveries: Deliveries, wanted: Handlers, keep: object) -> None:
+        self._deliveries = deliveries
+        self._wanted = wanted
+        self._keep: object = keep
+
+    def room(self) -> int:
+        return 0 if self._deliveries.backed_up() else ANY_NUMBER
+
+    def began(self, block: Block) -> None:
+        self._deliveries.expect(block)
+
+    def take(self, chunk: Chunk) -> None:
+        self._deliveries.items_ended(chunk, self._wanted)
+
+    def ended(self, block: Block) -> None:
+        self._deliveries.block_ended(block)
+
+    def over(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._deliveries.fail(error, self._wanted)
+        self._keep = None

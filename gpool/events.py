@@ -51,11 +51,13 @@ class WorkerReady(NamedTuple):
 class WorkerExited(NamedTuple):
     """A worker's process is gone, or could not be started.
 
-    ``begun`` is the number of the lease it had begun and not ended, if any: the one task to blame.
+    ``begun`` is the number of the lease it had begun and not ended, if any: the one task to blame. Of a block that is
+    one item, and the ``unbegun`` ones behind it had not begun.
     """
 
     worker: int
     begun: int | None
+    unbegun: int = 0
     reason: str = ""
 
 
@@ -69,11 +71,32 @@ class Ended(NamedTuple):
     retry: bool = False
 
 
+class Progressed(NamedTuple):
+    """Items of a block ended by themselves, ``failed`` of them by raising; ``final``: no more of its items will.
+
+    ``seconds`` is for how long the block has been worked on.
+    """
+
+    worker: int
+    lease: int
+    returned: int
+    failed: int
+    final: bool
+    seconds: float = 0.0
+
+
 class Recalled(NamedTuple):
-    """These leases of a worker were taken back before it began them; its others can not be."""
+    """These leases of a worker were taken back before it began them; its others can not be.
+
+    Of the block ``parted``, which it has begun or may begin, the last ``rest`` items were taken back too. ``refused``
+    says that nothing can be taken back just now.
+    """
 
     worker: int
     leases: tuple[int, ...]
+    parted: int | None = None
+    rest: int = 0
+    refused: bool = False
 
 
 class MemorySampled(NamedTuple):
@@ -96,6 +119,7 @@ Event: TypeAlias = (
     | WorkerReady
     | WorkerExited
     | Ended
+    | Progressed
     | Recalled
     | MemorySampled
     | Ticked

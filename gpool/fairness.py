@@ -15,26 +15,19 @@ somebody asks, not at each of the changes: most of them cancel out before that.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
-from typing import NamedTuple
+from heapq import heapify, heappop, heappush
+from typing import TypeAlias
 
 from gpool.groups import GroupRecord
 
-
-class _Entry(NamedTuple):
-    start: float  # the line at instant 0
-    oldest: int
-    serial: int
-    slope: float
-    group: GroupRecord
-
-
-_new_entry = _Entry._make  # half the price of the constructor
+_Entry: TypeAlias = tuple[float, int, int, float, GroupRecord]
+"""A line's height at instant 0, the oldest task's id, a serial number, the slope, the group. It is made at every
+decision, and a tuple with names costs six times as much to make."""
 
 
 class Contenders:
-    """The tags that wait: they have queued tasks and may hold one more slot."""
+    """The tags that wait: they have queued tasks and may hold one more slot. One that is held back does not wait."""
 
     __slots__ = ("_heaps", "_places", "_serial", "_short", "_size", "_touched", "vnow")
 
@@ -85,14 +78,17 @@ class Contenders:
         if self._touched:
             self._refresh(now)
         passed_over: list[_Entry] = []
+        best: GroupRecord | None = None
         while (found := self._first(now)) is not None:
-            if found.group.kind == kind or may_replace(found.group):
-                self.vnow = max(self.vnow, found.start + found.slope * now)
+            start, _, _, slope, group = found
+            if group.kind == kind or may_replace(group):
+                self.vnow = max(self.vnow, start + slope * now)
+                best = group
                 break
-            passed_over.append(heapq.heappop(self._heaps[found.slope]))
+            passed_over.append(heappop(self._heaps[slope]))
         for entry in passed_over:
-            heapq.heappush(self._heaps.setdefault(entry.slope, []), entry)
-        return None if found is None else found.group
+            heappush(self._heaps.setdefault(entry[3], []), entry)
+        return best
 
     def forget(self, group: GroupRecord) -> None:
         """Take the group out, for instance because its kind is about to change; ``touch`` brings it back."""
@@ -100,32 +96,33 @@ class Contenders:
             self._drop_short(group)
 
     def _refresh(self, now: float) -> None:
+        places = self._places
         for group in self._touched:
-            if not group.backlog:
-                self.forget(group)
-            elif group.short:
-                if self._places.get(group, group) is not None:
-                    self._places[group] = None
+            waits = group.backlog.size and not group.held_until
+            if waits and group.short:
+                if places.get(group, group) is not None:
+                    places[group] = None
                     self._short.setdefault(group.kind, {})[group] = None
-            else:
-                self.forget(group)
-                if group.burst_room:
-                    self._enter(group, now)
+                continue
+            self.forget(group)
+            if waits and group.burst_room:
+                self._enter(group, now)
         self._touched.clear()
 
     def _enter(self, group: GroupRecord, now: float) -> None:
         group.charge(now)
         slope = len(group.bursting) / group.settings.weight
         self._serial += 1
-        entry = _new_entry((group.vtime - slope * now, group.backlog.peek().id, self._serial, slope, group))
+        entry = (group.vtime - slope * now, group.backlog.peek().id, self._serial, slope, group)
         self._places[group] = entry
         if self._size > 4 * len(self._places) + 64:
             self._sweep()
-        heap = self._heaps.get(slope)
-        if heap is None:
-            heap = self._heaps[slope] = []
-        heapq.heappush(heap, entry)
         self._size += 1
+        heap = self._heaps.get(slope)
+        if heap:
+            heappush(heap, entry)
+        else:
+            self._heaps[slope] = [entry]
 
     def _drop_short(self, group: GroupRecord) -> None:
         same = self._short[group.kind]
@@ -134,20 +131,23 @@ class Contenders:
             del self._short[group.kind]
 
     def _first(self, now: float) -> _Entry | None:
+        places = self._places
         best: _Entry | None = None
-        best_at = 0.0
+        least = (0.0, 0.0, 0)
         emptied = []
         for slope, heap in self._heaps.items():
-            while heap and self._places.get(heap[0].group) is not heap[0]:
-                heapq.heappop(heap)
+            while heap:
+                entry = heap[0]
+                start, oldest, _, _, group = entry
+                if places.get(group) is entry:
+                    rank = (start + slope * now, slope, oldest)
+                    if best is None or rank < least:
+                        best, least = entry, rank
+                    break
+                heappop(heap)
                 self._size -= 1
-            if not heap:
+            else:
                 emptied.append(slope)
-                continue
-            entry = heap[0]
-            at = entry.start + slope * now
-            if best is None or (at, slope, entry.oldest) < (best_at, best.slope, best.oldest):
-                best, best_at = entry, at
         for slope in emptied:
             del self._heaps[slope]
         return best
@@ -156,9 +156,10 @@ class Contenders:
         heaps: dict[float, list[_Entry]] = {}
         for heap in self._heaps.values():
             for entry in heap:
-                if self._places.get(entry.group) is entry:
-                    heaps.setdefault(entry.slope, []).append(entry)
+                _, _, _, slope, group = entry
+                if self._places.get(group) is entry:
+                    heaps.setdefault(slope, []).append(entry)
         for heap in heaps.values():
-            heapq.heapify(heap)
+            heapify(heap)
         self._heaps = heaps
         self._size = sum(map(len, heaps.values()))

@@ -1,55 +1,108 @@
-"""Feeding: drawing from an iterable as fast as slots free up.
+"""Feeds: drawing from iterables no faster than slots free up.
 
-Owns the threads that call the user's ``next()``. A feed draws an item only while fewer of its tasks are
-unfinished than the tag has use for, so an endless iterable runs in flat memory. ``ingest`` hands out a ``Feed``;
-``map`` and ``map_unordered`` read from one.
+Owns the threads that call the user's ``next()``, and how many items make a block. A feed draws an item only while
+fewer of its items are unfinished than its tag has use for, so an endless iterable runs in flat memory. ``ingest``
+hands out a ``Feed``; ``map`` and ``map_unordered`` read from one.
+
+What was drawn is *held* until it is enough for a block. It never waits for that while a slot is free: the feed looks
+after each item whether one is, and the supervisor at the end of each turn whether a worker could do with more. So a
+slow iterable's items go one by one, and a fast one's in blocks as large as their measured run times justify.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
+from itertools import islice
 from time import sleep
-from typing import Any
+from typing import Any, Protocol
 
-from gpool.errors import PoolClosed
-from gpool.futures import Future
+from gpool import limits
+from gpool.blocks import Block, Chunk
+from gpool.errors import PayloadError, PoolClosed
 from gpool.interrupts import shielded
+from gpool.model import Options
+from gpool.outcome import raised
 from gpool.supervisor import Supervisor
+from gpool.workers.blocks import Entry, pack_item, plain_entries, weight
+from gpool.workers.payload import Shared
 
 _PATIENCE_SECONDS = 1.0
+_ONE_BY_ONE = 1
+_BREATH = 64
+"""Items after which a feed lets other threads have the interpreter."""
+ANY_NUMBER = 1 << 62
+"""Of items that may be drawn."""
+
+
+class Taker(Protocol):
+    """Where a feed's outcomes go.
+
+    ``room`` and ``over`` are called in the feed's thread, the others under the supervisor's turn; ``take`` also in the
+    feed's thread, for items that could not be submitted.
+    """
+
+    def room(self) -> int:
+        """How many more outcomes it can do with; ``nudge`` is called when that grows."""
+
+    def began(self, block: Block) -> None:
+        """A block was made."""
+
+    def take(self, chunk: Chunk) -> None:
+        """Items have ended."""
+
+    def ended(self, block: Block) -> None:
+        """All items of a block have ended."""
+
+    def over(self, error: BaseException | None) -> None:
+        """Nothing more is drawn; the error is what ``next`` raised, if anything."""
 
 
 class Feed:
-    """Draws from an iterable in the background, one task an item.
+    """Draws from an iterable in the background and submits what it draws.
 
     Args:
         items: what to draw from.
-        submit: turns an item into a task, at whose end ``settled`` is called; None if it could not.
-        paused: whether drawing should wait although there is room; ``nudge`` is called when that changes.
-        ended: called once, in the feed's thread, with what ``next`` raised, if anything.
+        shared: what to call.
+        several: an item is not the one argument of a call, but a tuple of them.
+        at_hand: whether ``next`` only reads from memory, so that several items can be drawn at a time.
+        taker: where the outcomes go.
     """
 
     def __init__(
         self,
         supervisor: Supervisor,
         tag: Hashable,
+        options: Options,
+        name: str,
         items: Iterator[Any],
-        submit: Callable[[Any], Future[Any] | None],
+        shared: Shared,
+        taker: Taker,
         *,
-        paused: Callable[[], bool],
-        ended: Callable[[BaseException | None], object],
+        several: bool = False,
+        at_hand: bool = False,
     ) -> None:
         self._supervisor = supervisor
-        self._tag = tag
+        self.tag = tag
+        self.options = options
+        self._name = name
         self._items = items
-        self._submit = submit
-        self._paused = paused
-        self._ended = ended
+        self._shared = shared
+        supervisor.share(shared)
+        self._taker = taker
+        self._several = several
+        self._at_hand = at_hand
+        self._in_blocks = supervisor.has_blocks and options.timeout is None and not options.retries
+        self._lock = threading.Lock()  # of what is held; never kept while waiting for anything
+        self._held: list[Entry] = []
+        self._held_bytes = 0
+        self._held_first = 0  # number of the first item held
         self._drawn = 0  # written by the feed's thread alone
-        self._refused = 0  # items no task could be made of; written by the feed's thread alone
+        self._refused = 0  # items that were never submitted; written under the lock alone
         self._settled = 0  # written under the supervisor's turn alone
+        self._mean_seconds = 0.0  # of an item, in a worker; written under the turn alone
         self._cancelled = threading.Event()
+        self._abandoned = False
         self._over = threading.Event()  # draws no more
         self._room = threading.Event()
         self._quiet = threading.Condition()
@@ -74,9 +127,15 @@ class Feed:
         return not self._over.is_set()
 
     def cancel(self) -> None:
-        """Draw no more; tasks drawn already go on."""
+        """Draw no more; what was drawn already goes on."""
         self._cancelled.set()
         self._room.set()
+
+    def abandon(self) -> None:
+        """Draw no more, and forget what was drawn and not submitted: nobody will ask for it."""
+        with self._lock:
+            self._abandoned = True
+        self.cancel()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until it draws no more and its tasks have ended; False if ``timeout`` seconds were not enough."""
@@ -89,13 +148,30 @@ class Feed:
             self._thread.join(_PATIENCE_SECONDS)
 
     @property
+    def drawn(self) -> int:
+        """Items drawn so far."""
+        return self._drawn
+
+    @property
     def unfinished(self) -> int:
-        """Items drawn whose tasks have not ended."""
+        """Items drawn that have not ended."""
         return self._drawn - self._settled - self._refused
 
-    def settled(self) -> None:
-        """One of its tasks has ended. Called under the supervisor's turn."""
-        self._settled += 1
+    def nudge(self) -> None:
+        """The taker's room may have grown."""
+        self._room.set()
+
+    # -- under the supervisor's turn ----------------------------------------------------------------------------
+
+    def block_began(self, block: Block) -> None:
+        self._taker.began(block)
+
+    def take(self, chunk: Chunk) -> None:
+        """Some of its items have ended."""
+        if chunk.seconds:
+            self._mean_seconds = limits.smoothed(self._mean_seconds, chunk.seconds / chunk.size)
+        self._taker.take(chunk)
+        self._settled += chunk.size
         if not self._room.is_set():
             # Woken when half is free: fewer wakes, and what is drawn then travels together.
             left = self.unfinished
@@ -104,64 +180,149 @@ class Feed:
         if self.unfinished == 0 and self._over.is_set():
             self._tell_joiners()
 
-    def nudge(self) -> None:
-        """What ``paused`` says may have changed."""
-        self._room.set()
+    def block_ended(self, block: Block) -> None:
+        self._taker.ended(block)
+
+    # -- in the feed's thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         error: BaseException | None = None
         try:
-            while self._await_room():
-                self._in_user_code = True
-                try:
-                    item = next(self._items)
-                except StopIteration:
-                    break
-                finally:
-                    self._in_user_code = False
-                if self._cancelled.is_set():
-                    break
-                self._drawn += 1
-                made = None
-                try:
-                    made = self._submit(item)
-                finally:
-                    if made is None:
-                        self._refused += 1
-                del item, made
-                sleep(0)  # who waits for the interpreter gets it now, not in 5 ms: an iterable need not ever block
+            while (room := self._await_room()) and self._draw(room):
+                pass
         except BaseException as problem:
             error = problem
         finally:
+            self.submit_held()
             self._in_user_code = True
             _close(self._items)
             self._in_user_code = False
             del self._items
             self._over.set()
-            self._ended(error)
-            del self._ended, self._submit  # they may keep the pool alive
+            self._taker.over(error)
             self._supervisor.feed_ended(self)
             self._tell_joiners()
 
+    def _draw(self, room: int) -> bool:
+        """Draw an item, or as many as make a block if that takes no time; False at the end."""
+        many = max(1, min(room, self._block_size - len(self._held))) if self._at_hand else 1
+        self._in_user_code = True
+        try:
+            drawn = list(islice(self._items, many))
+        finally:
+            self._in_user_code = False
+        if not drawn or self._cancelled.is_set():
+            return False
+        entries = plain_entries(drawn, self._several)
+        if entries is not None:
+            self._hold(entries, 0)
+        else:
+            for item in drawn:
+                self._pack(item if self._several else (item,))
+        enough = len(self._held) >= self._block_size or self._held_bytes >= limits.BLOCK_BYTES
+        if enough or self._supervisor.scheduler.may_begin(self.tag):
+            self.submit_held()
+        if enough or self._drawn % _BREATH == 0:
+            sleep(0)  # who waits for the interpreter gets it now, not in 5 ms: an iterable need not ever block
+        return True
+
+    def _pack(self, args: tuple[Any, ...]) -> None:
+        """Pack an item and hold it."""
+        try:
+            entry = pack_item(args)
+        except PayloadError as problem:
+            self._refuse(problem)
+        except BaseException:
+            self._drawn += 1
+            self._note_refused(1)
+            raise
+        else:
+            self._hold([entry], weight(entry))
+
+    def _hold(self, entries: list[Entry], size: int) -> None:
+        """Hold packed items until they are submitted."""
+        with self._lock:
+            if not self._held:
+                self._held_first = self._drawn
+                self._supervisor.holding.add(self)
+            self._drawn += len(entries)
+            self._held += entries
+            self._held_bytes += size
+
+    def _refuse(self, problem: PayloadError) -> None:
+        """An item that cannot be pickled has ended before it was submitted."""
+        self.submit_held()  # a block's items follow each other
+        number = self._drawn
+        self._drawn += 1
+        self._taker.take(Chunk(number, 1, 1, 0.0, lambda: [raised(problem)]))
+        self._note_refused(1)
+
+    def _note_refused(self, items: int) -> None:
+        with self._lock:
+            self._refused += items
+
+    # -- what is held ---------------------------------------------------------------------------------------------
+
+    @property
+    def is_wanted(self) -> bool:
+        """True when a worker could do with what is held."""
+        return not self._supervisor.scheduler.can_wait(self.tag, self.options.priority)
+
+    def submit_held(self) -> None:
+        """Submit what is held. Any thread may call this."""
+        with shielded(), self._lock:
+            entries, first = self._held, self._held_first
+            self._held, self._held_bytes = [], 0
+            self._supervisor.holding.discard(self)
+            if self._abandoned:
+                self._refused += len(entries)
+            elif entries:
+                self._supervisor.submit_block(
+                    self.tag,
+                    self.options,
+                    self._name,
+                    len(entries),
+                    lambda task: Block(task, entries, self._shared, first, self),
+                )
+
+    @property
+    def _block_size(self) -> int:
+        """How many items go into a block."""
+        return limits.block(self._mean_seconds) if self._in_blocks else _ONE_BY_ONE
+
     @property
     def _depth(self) -> int:
-        """How many of its tasks may be unfinished at a time: as many as are of use."""
-        return self._supervisor.scheduler.depth(self._tag)
+        """How many of its items may be unfinished at a time: as many as are of use."""
+        each = self._block_size + limits.ahead_of_feed(self._mean_seconds)
+        scheduler = self._supervisor.scheduler
+        return scheduler.usable_slots(scheduler.groups[self.tag]) * each
 
-    def _await_room(self) -> bool:
-        """True when an item may be drawn; False when none is to be any more."""
+    def _await_room(self) -> int:
+        """How many items may be drawn; 0 when none is to be any more."""
         while not self._cancelled.is_set():
-            if self.unfinished < self._depth and not self._paused():
-                return True
+            if (room := self._free_room()) > 0:
+                return room
+            self.submit_held()
             self._room.clear()
-            if self._cancelled.is_set() or (self.unfinished < self._depth and not self._paused()):
+            if self._cancelled.is_set() or self._free_room() > 0:
                 continue
             self._room.wait()
-        return False
+        return 0
+
+    def _free_room(self) -> int:
+        return min(self._depth - self.unfinished, self._taker.room())
 
     def _tell_joiners(self) -> None:
         with self._quiet:
             self._quiet.notify_all()
+
+
+def is_at_hand(iterable: object) -> bool:
+    """True if drawing from it only reads from memory: ``next`` takes no time and runs no code of the user's."""
+    return type(iterable) in _AT_HAND
+
+
+_AT_HAND = frozenset((list, tuple, range, str, bytes, bytearray, set, frozenset, dict))
 
 
 def _close(items: Iterator[Any]) -> None:

@@ -8,53 +8,58 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 
+from gpool import limits
 from gpool.backlog import Backlog
-from gpool.limits import OUT_OF_LINE, SMOOTHING
-from gpool.model import Group, GroupState, Verdict, Worker
+from gpool.model import RETURNED, SOUND, Group, Verdict, Worker
 
 WorkerSet = dict[Worker, None]
 """An ordered set."""
 
 
 class ByKind:
-    """An ordered set of workers that also answers by kind."""
+    """An ordered set of workers that also answers by kind.
 
-    __slots__ = ("_sets",)
+    Attributes:
+        by_kind: a set for each kind of which there are any. The set as a whole is empty when this is, and to ask this
+            is the quicker way where it is asked at every step.
+    """
+
+    __slots__ = ("by_kind",)
 
     def __init__(self) -> None:
-        self._sets: dict[int, WorkerSet] = {}
+        self.by_kind: dict[int, WorkerSet] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._sets.values()))
+        return sum(map(len, self.by_kind.values()))
 
     def __bool__(self) -> bool:
-        return bool(self._sets)
+        return bool(self.by_kind)
 
     def __iter__(self) -> Iterator[Worker]:
-        return (worker for same in self._sets.values() for worker in same)
+        return (worker for same in self.by_kind.values() for worker in same)
 
     def __contains__(self, worker: Worker) -> bool:
-        return worker in self._sets.get(worker.kind, ())
+        return worker in self.by_kind.get(worker.kind, ())
 
     def add(self, worker: Worker) -> None:
-        self._sets.setdefault(worker.kind, {})[worker] = None
+        self.by_kind.setdefault(worker.kind, {})[worker] = None
 
     def remove(self, worker: Worker) -> None:
-        same = self._sets[worker.kind]
+        same = self.by_kind[worker.kind]
         del same[worker]
         if not same:
-            del self._sets[worker.kind]
+            del self.by_kind[worker.kind]
 
     def count(self, kind: int) -> int:
-        return len(self._sets.get(kind, ()))
+        return len(self.by_kind.get(kind, ()))
 
     def newest(self, kind: int) -> Worker | None:
-        same = self._sets.get(kind)
+        same = self.by_kind.get(kind)
         return next(reversed(same)) if same else None
 
     def stranger(self, kind: int) -> Worker | None:
         """A worker of any other kind."""
-        for other, workers in self._sets.items():
+        for other, workers in self.by_kind.items():
             if other != kind:
                 return next(iter(workers))
         return None
@@ -75,6 +80,7 @@ class GroupRecord:
         failures: workers that died before they were ready, in a row.
         crashes: workers that died in a task of this tag, in a row.
         blocked_until: no worker of the group's is started before.
+        held_until: its workers die in task after task, so its queued tasks get no general worker before; 0 if they may.
     """
 
     __slots__ = (
@@ -90,6 +96,7 @@ class GroupRecord:
         "failed",
         "failures",
         "general",
+        "held_until",
         "hungry",
         "idle",
         "index",
@@ -115,7 +122,7 @@ class GroupRecord:
         self.kind = kind
         self.index = index
         self.general = tag is None
-        self.state = GroupState.SOUND
+        self.state = SOUND
         self.backlog = Backlog()
         self.bound: WorkerSet = {}
         self.starting = ByKind()
@@ -132,6 +139,7 @@ class GroupRecord:
         self.failures = 0
         self.crashes = 0
         self.blocked_until = 0.0
+        self.held_until = 0.0
         self.done = self.failed = self.lost = self.retried = self.recycled = 0
 
     def __repr__(self) -> str:
@@ -162,23 +170,19 @@ class GroupRecord:
 
     def charge(self, now: float) -> None:
         """Bring the virtual time up to ``now``; to be called before ``bursting`` changes."""
-        self.vtime += len(self.bursting) * (now - self.charged) / self.settings.weight
-        self.charged = now
+        if now != self.charged:
+            self.vtime += len(self.bursting) * (now - self.charged) / self.settings.weight
+            self.charged = now
 
     def learn(self, seconds: float) -> None:
-        """Take one measured run time into the moving average. One that is out of line counts as a few times the mean:
-        the worker may have lost its CPU for a while."""
-        mean = self.mean_seconds
-        if mean == 0.0:
-            self.mean_seconds = max(seconds, 1e-6)
-        else:
-            self.mean_seconds = mean + SMOOTHING * (max(min(seconds, OUT_OF_LINE * mean), 1e-6) - mean)
+        """Take one measured run time of a task, be it a block, into the moving average."""
+        self.mean_seconds = limits.smoothed(self.mean_seconds, seconds)
 
-    def tally(self, verdict: Verdict) -> None:
-        """Count a task that ended."""
-        if verdict is Verdict.RETURNED:
-            self.done += 1
+    def tally(self, verdict: Verdict, items: int) -> None:
+        """Count a task that ended, or what had not ended of a block."""
+        if verdict is RETURNED:
+            self.done += items
         elif verdict is Verdict.CRASHED or verdict is Verdict.OUT_OF_MEMORY:
-            self.lost += 1
+            self.lost += items
         elif verdict is not Verdict.CANCELLED:
-            self.failed += 1
+            self.failed += items

@@ -20,7 +20,7 @@ def check(scheduler: Scheduler) -> None:
     _check_tasks(scheduler)
     for group in scheduler.groups.values():
         _check_sets(scheduler, group)
-        _check_ahead(group)
+        _check_ahead(scheduler, group)
     if scheduler.state is PoolState.OPEN:
         for group in scheduler.groups.values():
             _check_size(scheduler, group)
@@ -61,9 +61,12 @@ def _check_tasks(scheduler: Scheduler) -> None:
         else:
             assert lease is None, task
         assert task.state is not TaskState.DONE
+        assert task.size > 0 or task.state is TaskState.RUNNING, "of a block with nothing left only the end is missing"
         assert task.attempt <= task.options.retries + 1, "nothing runs more often than it may"
     for group in scheduler.groups.values():
-        assert group.backlog.size == queued.get(group.tag, 0) == len(group.backlog.tasks())
+        waiting = group.backlog.tasks()
+        assert group.backlog.size == queued.get(group.tag, 0) == len(waiting)
+        assert group.backlog.items == sum(task.size for task in waiting), "items are counted one by one"
     for worker in scheduler.workers.values():
         for held in worker.leases:
             assert held.task.lease is held or held.task.state in (TaskState.DONE,), "one lease, one attempt"
@@ -85,9 +88,12 @@ def _check_sets(scheduler: Scheduler, group: GroupRecord) -> None:
         assert len(group.own) >= min(group.slots, len(group.bound)), "bindings swap when the reserve has room"
 
 
-def _check_ahead(group: GroupRecord) -> None:
+def _check_ahead(scheduler: Scheduler, group: GroupRecord) -> None:
+    in_general = {worker for worker in group.ahead if worker.group.general}
+    assert set(scheduler.ahead_in_general.get(group, ())) == in_general
+    assert (group in scheduler.ahead_groups) == bool(group.ahead)
     for worker in group.ahead:
-        assert worker.serving is group and len(worker.leases) > 1
+        assert worker.serving is group and worker.has_behind
         assert not worker.group.general or worker.kind == group.kind
     for worker in group.roomy:
         assert worker.serving is group
@@ -96,11 +102,18 @@ def _check_ahead(group: GroupRecord) -> None:
 def _check_size(scheduler: Scheduler, group: GroupRecord) -> None:
     assert len(group.bound) <= group.slots, "never more workers than slots, but for draining ones"
     held_back = group.state is not GroupState.SOUND or group.blocked_until > scheduler.now
+    if group.held_until:
+        assert scheduler.now < group.held_until >= scheduler.timers.soonest, "somebody will let it contend again"
+        assert group.state is not GroupState.SOUND
     assert len(group.bound) == group.slots or held_back, "reconciled"
 
 
 def _check_no_waste(scheduler: Scheduler, group: GroupRecord) -> None:
     if not group.backlog:
+        return
+    if group.held_until:
+        assert not group.short or group.idle.newest(group.kind) is None, "its own workers are its to use"
+        assert group not in scheduler.contenders.waiting(scheduler.now), "it gets no general worker for a while"
         return
     general, places = scheduler.general, scheduler.contenders.waiting(scheduler.now)
     if group.short:

@@ -18,10 +18,30 @@ from itertools import count
 from typing import NamedTuple
 
 from gpool import limits
-from gpool.actions import Action, Begin, Kill, Settle, Start, Stop
+from gpool.actions import Action, Begin, Kill, Recall, Split, Start, Stop, new_settle
 from gpool.fairness import Contenders
 from gpool.groups import GroupRecord, WorkerSet
-from gpool.model import Group, GroupState, Lease, PoolState, State, Task, TaskState, Verdict, Worker, WorkerState
+from gpool.model import (
+    BROKEN,
+    DONE,
+    IDLE,
+    KILLED,
+    OPEN,
+    QUEUED,
+    RUNNING,
+    STARTING,
+    STOPPING,
+    Group,
+    GroupState,
+    Lease,
+    PoolState,
+    State,
+    Task,
+    TaskState,
+    Verdict,
+    Worker,
+    WorkerState,
+)
 from gpool.timers import Timers
 
 
@@ -55,7 +75,7 @@ class Ledger:
     """
 
     def __init__(self, *, send_ahead: bool = True) -> None:
-        self.state = PoolState.OPEN
+        self.state = OPEN
         self.exiting = False
         self.now = 0.0
         self.actions: list[Action] = []
@@ -76,6 +96,7 @@ class Ledger:
         self.ahead_in_general: dict[GroupRecord, WorkerSet] = {}
         self._worker_ids = count(1)
         self._lease_ids = count(1)
+        self._part_ids = count(-1, -1)
 
     def move(self, subject: Task | Worker | GroupRecord | Ledger, new: State) -> None:
         """Change a state."""
@@ -93,10 +114,10 @@ class Ledger:
         """Put a task into the backlog: at its end when new, where its age belongs when it came back."""
         if not group.backlog:
             self.contenders.wake(group, self.now)
-        if task.state is TaskState.QUEUED:
+        if task.state is QUEUED:
             group.backlog.push(task)
         else:
-            self.move(task, TaskState.QUEUED)
+            self.move(task, QUEUED)
             group.backlog.push_back(task)
 
     def lease(self, worker: Worker, task: Task) -> Lease:
@@ -107,11 +128,11 @@ class Ledger:
 
     def begin(self, lease: Lease) -> None:
         """The attempt is the first of its worker's leases: it holds the slot now."""
-        task = lease.task
-        self.move(task, TaskState.RUNNING)
+        task, worker = lease.task, lease.worker
+        self.move(task, RUNNING)
         task.attempt = lease.attempt
-        task.started = lease.worker.head_since = self.now
-        serving = lease.worker.serving
+        task.started = worker.head_since = self.now
+        serving = worker.serving
         if serving is not None and serving.bursting:
             self.contenders.served(serving, self.now)
         if task.announce:
@@ -119,22 +140,39 @@ class Ledger:
             self.actions.append(Begin(task))
         timeout = task.options.timeout
         if timeout is not None:
-            self.timers.at(self.now + timeout, lease, _is_held, self._deadline_passed)
+            self.timers.at(self.now + timeout, lease, is_held, self._deadline_passed)
+        elif task.size > 1:
+            self._watch_block(lease)
 
     def settle(self, task: Task, verdict: Verdict) -> None:
         """End a task that is in no backlog. A lease of it stays with its worker, held by nobody."""
         task.lease = None
         task.verdict = verdict
-        self.move(task, TaskState.DONE)
+        self.move(task, DONE)
         del self.tasks[task.id]
         if self.cancelling:
             self.cancelling.pop(task, None)
-        self.groups[task.tag].tally(verdict)
-        self.actions.append(Settle(task, verdict))
+        self.groups[task.tag].tally(verdict, task.size)
+        self.actions.append(new_settle((task, verdict)))
+
+    def split(self, task: Task, size: int) -> Task:
+        """Make the block's first items a task of their own, which takes over its lease if it has one."""
+        part = Task(next(self._part_ids), task.tag, task.options, task.name, size=size)
+        part.block, part.offset = task.age
+        task.offset += size
+        part.undelivered, task.undelivered = task.undelivered, 0
+        task.size -= size
+        self.tasks[part.id] = part
+        lease = task.lease
+        if lease is not None:
+            part.state, part.attempt, part.started = task.state, task.attempt, task.started
+            part.lease, lease.task, task.lease = lease, part, None
+        self.actions.append(Split(task, part))
+        return part
 
     def abandon(self, task: Task, verdict: Verdict) -> None:
         """End a task wherever it is."""
-        queued = task.state is TaskState.QUEUED
+        queued = task.state is QUEUED
         self.settle(task, verdict)
         if queued:
             group = self.groups[task.tag]
@@ -163,6 +201,7 @@ class Ledger:
         if group.ahead:
             self.unmark_ahead(worker, group)
         self._uncount(worker, group)
+        self.contenders.touch(group)
 
     def leave_slot(self, worker: Worker) -> None:
         """A worker is outside the target from now on, whatever it still runs."""
@@ -182,23 +221,23 @@ class Ledger:
         del old.bound[worker]
         group.bound[worker] = None
         worker.group = group
-        if worker.state is WorkerState.STARTING:
-            old.starting.remove(worker)
-            group.starting.add(worker)
         serving = worker.serving
         if serving is not None:
             self._uncount(worker, serving)
             self.occupy(worker, serving)
             if worker in serving.ahead:
                 self.mark_ahead(worker, serving)
+        elif worker.state is STARTING:
+            old.starting.remove(worker)
+            group.starting.add(worker)
 
     def _uncount(self, worker: Worker, serving: GroupRecord) -> None:
+        """To be followed by a ``touch``."""
         if worker in serving.own:
             del serving.own[worker]
         else:
             serving.charge(self.now)
             del serving.bursting[worker]
-        self.contenders.touch(serving)
 
     def mark_ahead(self, worker: Worker, group: GroupRecord) -> None:
         """The worker holds leases that it may not have begun, behind a head that is the group's youngest."""
@@ -231,6 +270,14 @@ class Ledger:
         """The group that answers for a worker's settings."""
         return self.kinds.get(worker.kind, worker.group)
 
+    def lacks_starting(self, group: GroupRecord) -> bool:
+        """True when fewer workers of the group's kind are on their way to a general slot than it has tasks."""
+        if group.state is BROKEN or group.held_until or self.now < group.blocked_until:
+            return False
+        cap = group.settings.burst
+        wanted = group.backlog.size if cap is None else min(group.backlog.size, cap - len(group.bursting))
+        return self.general.starting.count(group.kind) < wanted
+
     def start(self, group: GroupRecord, kind: int) -> None:
         """Have one more worker in the group."""
         worker = Worker(next(self._worker_ids), kind, group)
@@ -252,26 +299,50 @@ class Ledger:
 
     def unlist(self, worker: Worker) -> None:
         """Take a worker out of the set of its group that goes with its state."""
-        if worker.state is WorkerState.STARTING:
+        if worker.state is STARTING:
             worker.group.starting.remove(worker)
-        elif worker.state is WorkerState.IDLE:
+        elif worker.state is IDLE:
             worker.group.idle.remove(worker)
 
     def ask_to_stop(self, worker: Worker) -> None:
         worker.serving = None
-        self.move(worker, WorkerState.STOPPING)
+        self.move(worker, STOPPING)
         self.actions.append(Stop(worker))
         self.timers.at(self.now + limits.STOP_SECONDS, worker, _is_stopping, self._stop_overdue)
 
     def kill(self, worker: Worker, doom: Verdict) -> None:
         """Kill a worker. It keeps its slot until it is gone, and what was sent ahead comes back then."""
-        if worker.state is not WorkerState.KILLED:
+        if worker.state is not KILLED:
             self.unlist(worker)
             if worker.serving is not None:
                 self.unmark_ahead(worker, worker.serving)
             worker.doom = doom
-            self.move(worker, WorkerState.KILLED)
+            self.move(worker, KILLED)
             self.actions.append(Kill(worker))
+
+    def _watch_block(self, lease: Lease) -> None:
+        self.timers.at(lease.worker.head_since + limits.STUCK_SECONDS, lease, is_held, self._block_overdue)
+
+    def _block_overdue(self, lease: Lease) -> None:
+        """Nobody else may ask for what a long item keeps from its reader: answers that are known, items behind it."""
+        if lease.worker.head_since + limits.STUCK_SECONDS > self.now:
+            self._watch_block(lease)  # it has answered some meanwhile
+        else:
+            worker = lease.worker
+            if worker.serving is not None:
+                self.unmark_ahead(worker, worker.serving)
+            self.actions.append(Recall(worker, lease.number))
+
+    def recall_again(self, lease: Lease) -> None:
+        """Nothing could be taken back from the worker of this lease a moment ago."""
+        if lease.worker.has_behind:
+            self.actions.append(Recall(lease.worker, lease.number))
+
+    def usable_slots(self, group: GroupRecord) -> int:
+        """How many slots the tag could hold if nobody else wanted any; at least one."""
+        cap, general = group.settings.burst, self.general.slots
+        burst = general if cap is None else min(cap, general)
+        return max(1, burst if group.general else group.slots + burst)
 
     def _start_overdue(self, worker: Worker) -> None:
         self.kill(worker, Verdict.NOT_READY)
@@ -287,12 +358,12 @@ _NOUNS: dict[type[State], str] = {TaskState: "task", WorkerState: "worker", Grou
 
 
 def _is_starting(worker: Worker) -> bool:
-    return worker.state is WorkerState.STARTING
+    return worker.state is STARTING
 
 
 def _is_stopping(worker: Worker) -> bool:
-    return worker.state is WorkerState.STOPPING
+    return worker.state is STOPPING
 
 
-def _is_held(lease: Lease) -> bool:
+def is_held(lease: Lease) -> bool:
     return lease.task.lease is lease

@@ -25,6 +25,18 @@ MAX_AHEAD = 256
 AHEAD_SECONDS = 0.004
 """Work, by measured run time, that may be sent ahead: a few scheduler ticks, so taking it back is rare."""
 
+BLOCK_SECONDS = 0.002
+"""Work, by measured run time, that makes a block of a feed's items."""
+
+MAX_BLOCK = 2048
+"""Items of a block."""
+
+SMALLEST_PORTION = 8
+"""Items of a block below which it is not worth while to share it out."""
+
+BLOCK_BYTES = 1 << 17
+"""Bytes of packed items after which a block is submitted though it has not the length its run times justify."""
+
 STUCK_SECONDS = 0.010
 """A task in front that runs this long has turned out long: what was sent behind it is taken back."""
 
@@ -34,6 +46,9 @@ it is killed. Ten seconds is what Supervisor and Docker give whole programs; a w
 
 OUT_OF_LINE = 8
 """Times the mean that a run time counts at most."""
+
+SHORTEST = 1e-6
+"""Seconds that a run time counts at least: a mean above zero says that there is one."""
 
 SMOOTHING = 0.2
 """Weight of the newest run time in the moving average (as in TCP's round-trip estimate, RFC 6298, rounded)."""
@@ -65,3 +80,29 @@ def ahead(mean_seconds: float) -> int:
     if mean_seconds <= 0.0:
         return 0
     return min(MAX_AHEAD, int(AHEAD_SECONDS / mean_seconds))
+
+
+def block(mean_seconds: float) -> int:
+    """How many items of this mean run time make a block. Unknown (0) means one."""
+    if mean_seconds <= 0.0:
+        return 1
+    return max(1, min(MAX_BLOCK, int(BLOCK_SECONDS / mean_seconds)))
+
+
+def ahead_of_feed(mean_seconds: float) -> int:
+    """How many items of this mean run time a feed may have unfinished per slot, beyond the block that runs there."""
+    if mean_seconds <= 0.0:
+        return 0
+    return min(2 * MAX_BLOCK, int(AHEAD_SECONDS / mean_seconds))
+
+
+def smoothed(mean_seconds: float, seconds: float) -> float:
+    """The moving average after one more measured run time.
+
+    One that is out of line counts as a few times the mean: the worker may have lost its CPU for a while.
+    """
+    if seconds < SHORTEST:
+        seconds = SHORTEST
+    elif seconds > OUT_OF_LINE * mean_seconds > 0.0:
+        seconds = OUT_OF_LINE * mean_seconds
+    return mean_seconds + SMOOTHING * (seconds - mean_seconds) if mean_seconds else seconds

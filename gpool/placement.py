@@ -9,11 +9,11 @@ Which worker may serve which tag is asked here only: one of the group's kind, bo
 
 from __future__ import annotations
 
-from gpool import ahead
-from gpool.actions import Dispatch
+from gpool import ahead, limits
+from gpool.actions import new_dispatch
 from gpool.groups import GroupRecord
 from gpool.ledger import Ledger
-from gpool.model import GroupState, Task, Worker, WorkerState
+from gpool.model import BUSY, IDLE, Task, Worker
 
 
 def fill(ledger: Ledger, group: GroupRecord) -> None:
@@ -23,7 +23,7 @@ def fill(ledger: Ledger, group: GroupRecord) -> None:
             return  # those are older; ``Recalled`` fills again
         worker = free_worker(ledger, group)
         if worker is None:
-            waits = group.short or group.burst_room
+            waits = not group.held_until and (group.short or group.burst_room)
             if not (waits and ahead.recall_from_others(ledger, group)):
                 ahead.top_up(ledger, group)
             return
@@ -73,7 +73,7 @@ def settle_bindings(ledger: Ledger, group: GroupRecord) -> None:
         other = _not_running(ledger, group)
         ledger.rebind(running, group)
         ledger.rebind(other, ledger.general)
-        if other.state is WorkerState.IDLE:
+        if other.state is IDLE:
             place(ledger, other)
 
 
@@ -84,7 +84,7 @@ def free_worker(ledger: Ledger, group: GroupRecord) -> Worker | None:
     if short and (own := group.idle.newest(group.kind)) is not None:
         group.idle.remove(own)
         return own
-    if not (short or group.burst_room):
+    if group.held_until or not (short or group.burst_room):
         return None
     worker = general.idle.newest(group.kind)
     if worker is not None:
@@ -92,29 +92,46 @@ def free_worker(ledger: Ledger, group: GroupRecord) -> Worker | None:
         if short:
             _bind_to_reserve(ledger, worker, group)
     elif not short:
-        while (stranger := general.idle.stranger(group.kind)) is not None and _lacks_starting(ledger, group):
+        while (stranger := general.idle.stranger(group.kind)) is not None and ledger.lacks_starting(group):
             _replace(ledger, stranger, group)
     return worker
 
 
 def _heir(ledger: Ledger, worker: Worker) -> GroupRecord | None:
     """The tag that gets a free general worker."""
-
-    def may_replace(group: GroupRecord) -> bool:
-        return _lacks_starting(ledger, group)
-
     contenders, now = ledger.contenders, ledger.now
-    return contenders.best_short(worker.kind, now) or contenders.best(worker.kind, now, may_replace)
+    return contenders.best_short(worker.kind, now) or contenders.best(worker.kind, now, ledger.lacks_starting)
 
 
 def assign(ledger: Ledger, worker: Worker, group: GroupRecord, task: Task) -> None:
     """Lease a task that is in no backlog to a worker that is idle and in no set."""
+    if task.size > 1:
+        task = _portion(ledger, worker, group, task)
     ledger.occupy(worker, group)
-    ledger.move(worker, WorkerState.BUSY)
+    ledger.move(worker, BUSY)
     lease = ledger.lease(worker, task)
     ledger.begin(lease)
-    ledger.actions.append(Dispatch(worker, (lease,)))
+    ledger.actions.append(new_dispatch((worker, (lease,))))
     group.roomy[worker] = group.hungry[worker] = None
+    if task.size > 1:
+        ahead.note_ahead(ledger, worker, group, task)
+
+
+def _portion(ledger: Ledger, worker: Worker, group: GroupRecord, task: Task) -> Task:
+    """As much of a block as the worker is to have; the rest goes back to the front of the queue."""
+    size = task.size
+    if worker.group.general and ledger.contenders.others_than(group, ledger.now):
+        size = 1  # what is behind it would go before another tag's
+    elif not group.backlog.size:  # the last one: every slot is to have some of it
+        size = min(size, max(limits.SMALLEST_PORTION, -(-size // ledger.usable_slots(group))))
+    most = group.settings.max_tasks_per_child
+    if most is not None:
+        size = min(size, max(1, most - worker.tasks_done))  # it may have run other tags' too
+    if size == task.size:
+        return task
+    part = ledger.split(task, size)
+    group.backlog.push_back(task)
+    return part
 
 
 def _bind_to_reserve(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:
@@ -137,15 +154,6 @@ def _not_running(ledger: Ledger, group: GroupRecord) -> Worker:
         if worker.serving is None:
             return worker  # killed before it was up
     raise AssertionError(f"{group!r} has no worker to give")
-
-
-def _lacks_starting(ledger: Ledger, group: GroupRecord) -> bool:
-    """True when fewer workers of the group's kind are on their way to a general slot than it has tasks."""
-    if group.state is GroupState.BROKEN or ledger.now < group.blocked_until:
-        return False
-    cap = group.settings.burst
-    wanted = group.backlog.size if cap is None else min(group.backlog.size, cap - len(group.bursting))
-    return ledger.general.starting.count(group.kind) < wanted
 
 
 def _replace(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:

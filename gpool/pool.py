@@ -6,6 +6,7 @@ supervisor's, all of results on their way to handlers and readers the deliveries
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -15,10 +16,10 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from gpool.deliveries import Callback, Deliveries, ErrorCallback, check_handler, handlers
-from gpool.errors import InsufficientSlots, PayloadError
-from gpool.events import CancelAsked, ResizeAsked
-from gpool.feeds import Feed
+from gpool.deliveries import Callback, Deliveries, ErrorCallback, Ingest, check_handler, handlers
+from gpool.errors import InsufficientSlots
+from gpool.events import ResizeAsked
+from gpool.feeds import Feed, is_at_hand
 from gpool.futures import Future
 from gpool.model import NO_OPTIONS, Group, WorkerState, check_slots
 from gpool.results import Kept
@@ -27,13 +28,17 @@ from gpool.snapshot import PoolStats
 from gpool.supervisor import Listener, Supervisor
 from gpool.views import Changes, GroupView, check_callable, name_of
 from gpool.workers.backend import Backend, Settings
-from gpool.workers.payload import Call, Shared, dump_call, one_call
+from gpool.workers.payload import Shared, one_call
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from gpool.workers.local import LocalBackend
+
 MEMORY_SECONDS = 0.25
 """Between two looks at the workers' memory, where a group has a limit."""
+_FORKS_AT_EXIT = sys.version_info[:2] != (3, 12)
+"""Whether a program that has come to its end may still fork."""
 _LEAVING = (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED)
 
 
@@ -96,11 +101,14 @@ class GroupedPool(Executor):
             max_crashes=max_crashes,
         )
         groups = groups_of(limit, tags, defaults)
+        local = None
+        if backend is None:
+            backend = local = _local_backend(mp_context, forward_logs)
         kinds = Kinds(groups, list(groups), Settings(initializer, tuple(initargs)))
         sampled = any(group.memory_limit or group.recycle_memory for group in groups.values())
         self._defaults = replace(defaults, initializer=None)  # a group declared later has plain workers
         self._supervisor = Supervisor(
-            _local_backend(mp_context, forward_logs) if backend is None else backend,
+            backend,
             clock=clock,
             settings=kinds.__getitem__,
             memory_interval=MEMORY_SECONDS if sampled else None,
@@ -108,8 +116,12 @@ class GroupedPool(Executor):
         )
         self._deliveries = Deliveries(self._supervisor, callback, on_error, iteration)
         self._supervisor.ask(ResizeAsked({tag: group.slots for tag, group in groups.items()}, groups))
-        self._supervisor.begin()
+        # First, because weakref has something of its own to do at exit, where a Ctrl-C would be printed and ignored:
+        # what is registered last runs first, and there a Ctrl-C is dealt with.
         weakref.finalize(self, self._supervisor.abandon).atexit = False
+        self._supervisor.begin()
+        if local is not None and local.method == "fork" and not _FORKS_AT_EXIT:
+            local.await_starts()  # what a program that ends at once may need
 
     def __repr__(self) -> str:
         scheduler = self._supervisor.scheduler
@@ -224,25 +236,9 @@ class GroupedPool(Executor):
         supervisor, deliveries, name = self._supervisor, self._deliveries, name_of(fn)
         supervisor.check(tag)
         shared = Shared(check_callable(fn), tuple(args), kwargs or {})
-        supervisor.share(shared)
 
-        def follow_up(future: Future[Any]) -> None:
-            deliveries.settled(future, wanted)
-            feed.settled()
-
-        def submit(item: Any) -> Future[Any] | None:
-            try:
-                call = Call(dump_call((item,)), shared)
-            except PayloadError as problem:
-                deliveries.fail(problem, wanted)
-                return None
-            return supervisor.submit(tag, call, NO_OPTIONS, name, follow_up=follow_up, register=deliveries.expect)
-
-        def ended(problem: BaseException | None, keep: object = self) -> None:
-            if problem is not None:
-                deliveries.fail(problem, wanted)
-
-        feed = Feed(supervisor, tag, iter(iterable), submit, paused=deliveries.backed_up, ended=ended)
+        taker = Ingest(deliveries, wanted, keep=self)
+        feed = Feed(supervisor, tag, NO_OPTIONS, name, iter(iterable), shared, taker, at_hand=is_at_hand(iterable))
         feed.begin()
         return feed
 
@@ -368,8 +364,7 @@ class GroupedPool(Executor):
             supervisor.look(supervisor.forget_feeds)
         supervisor.close()
         if cancel_futures:
-            for task in list(supervisor.scheduler.tasks):
-                supervisor.ask(CancelAsked(task))
+            supervisor.cancel_all(supervisor.scheduler.tasks.values)
         if wait:
             supervisor.wait_closed(None)
 
@@ -394,7 +389,7 @@ class GroupedPool(Executor):
 PyPool = GroupedPool
 
 
-def _local_backend(mp_context: Any, forward_logs: bool) -> Backend:
+def _local_backend(mp_context: Any, forward_logs: bool) -> LocalBackend:
     from gpool.workers.local import LocalBackend
     from gpool.workers.process import start_method
 

@@ -7,114 +7,143 @@ that there is room again.
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any
 
-from gpool.feeds import Feed
-from gpool.futures import Future
+from gpool.blocks import Block, Chunk, outcome_in
+from gpool.feeds import ANY_NUMBER, Feed
+from gpool.model import Task
+from gpool.outcome import Outcome
 
 
 class MapResults:
-    """The results of a ``map``: in the order of its input, or as they come. Its feed refers to it.
+    """The results of a ``map``: in the order of its input, or as they come. Its feed gives them in chunks.
 
     Args:
         ordered: in the order of the input.
         timeout: seconds from now after which ``next`` raises TimeoutError.
-        bounded: the feed waits for the reader.
+        buffersize: items drawn ahead of the reader at most; None for any number.
     """
 
-    def __init__(self, *, ordered: bool, timeout: float | None, bounded: bool) -> None:
+    def __init__(
+        self,
+        cancel: Callable[[Callable[[], Iterable[Task]]], object],
+        *,
+        ordered: bool,
+        timeout: float | None,
+        buffersize: int | None,
+    ) -> None:
+        self._cancel = cancel
         self._ordered = ordered
-        self._bounded = bounded
+        self._buffersize = buffersize
         self._discard = False
         self._deadline = None if timeout is None else monotonic() + timeout
-        self._futures: deque[Future[Any]] = deque()
+        self._blocks: dict[Block, None] = {}  # that have not ended
+        self._chunks: dict[int, Chunk] = {}  # by their first item, in the order in which they came
+        self._entries: Iterator[Any] = iter(())  # of the chunk that is being read
         self._error: BaseException | None = None
         self._more = threading.Condition()
-        self._drawn = 0
         self._read = 0
+        self._taken = 0  # items of the chunks begun
         self._over = False
         self.feed: Feed | None = None
 
     def next(self) -> Any:
-        """The next result; raises what the task, or at the end the input, raised."""
-        future = self._next_future()
-        self._read += 1
+        """The next result; raises what the item, or at the end the input, raised."""
+        for entry in self._entries:
+            self._read += 1
+            if self._buffersize is not None and self.feed is not None:
+                self.feed.nudge()
+            cls = type(entry)
+            return entry if cls is not tuple and cls is not Outcome else self._open(entry)
+        chunk = self._next_chunk()
+        self._taken += chunk.size
+        self._entries = iter(chunk.entries())
+        return self.next()
+
+    def _open(self, entry: Any) -> Any:
         try:
-            left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
-            value = future.result(left)
+            value, error = outcome_in(entry)
+            if error is not None:
+                raise error
         except StopIteration as error:  # an iterator that raised it would end, as if this were the last result
             self.close()
             raise RuntimeError("a mapped function raised StopIteration") from error
         except BaseException:
             self.close()
             raise
-        if self.feed is not None:
-            self.feed.nudge()
         return value
 
-    @property
-    def unread(self) -> int:
-        """Items drawn whose results were not read yet."""
-        return self._drawn - self._read
+    # What its feed tells it.
 
-    def put(self, future: Future[Any]) -> None:
-        """The next future in order, or the next that ended."""
+    def room(self) -> int:
+        if self._buffersize is None or self.feed is None:
+            return ANY_NUMBER
+        return self._buffersize - (self.feed.drawn - self._read)
+
+    def began(self, block: Block) -> None:
+        self._blocks[block] = None
+
+    def take(self, chunk: Chunk) -> None:
         if self._discard:
             return
         with self._more:
-            self._futures.append(future)
-            self._more.notify()
+            self._chunks[chunk.first] = chunk
+            if not self._ordered or chunk.first == self._taken:
+                self._more.notify()
 
-    def drew(self) -> None:
-        self._drawn += 1
+    def ended(self, block: Block) -> None:
+        del self._blocks[block]
+        if not self._blocks and self._over:
+            self._tell_reader()
 
-    def finish(self, error: BaseException | None) -> None:
-        """No item follows; ``error`` is what the input raised."""
+    def over(self, error: BaseException | None) -> None:
+        self._over, self._error = True, error
+        self._tell_reader()
+
+    def _tell_reader(self) -> None:
         with self._more:
-            self._over, self._error = True, error
             self._more.notify_all()
+
+    # What its reader tells it.
 
     def close(self) -> None:
         """Draw no more and cancel what has not begun."""
         if self.feed is not None:
-            self.feed.cancel()
+            self.feed.abandon()
         with self._more:
-            futures, self._futures = self._futures, deque()
-            self._over = self._discard = True
+            self._discard = True
+            self._chunks, self._entries = {}, iter(())
             self._more.notify_all()
-        for future in futures:
-            future.cancel()
+        self._cancel(lambda: [block.task for block in list(self._blocks)])
 
     def dropped(self) -> None:
         """Nobody can read any more: half read, it ends; never read, it runs to its end and keeps nothing."""
-        if self._read or self._bounded:
+        if self._read or self._buffersize is not None:
             self.close()
         else:
             self._discard = True
-            self._futures.clear()
+            self._chunks.clear()
 
-    def _next_future(self) -> Future[Any]:
-        def ready() -> bool:
-            if self._futures or self._discard:
-                return True
-            return self._over and (self._ordered or self._unsettled() == 0)
-
+    def _next_chunk(self) -> Chunk:
         with self._more:
             left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
-            if not self._more.wait_for(ready, left):
+            if not self._more.wait_for(self._ready, left):
+                self.close()
                 raise TimeoutError("the map did not yield its next result in time")
-            if self._futures:
-                return self._futures.popleft()
+            if self._chunks and not self._discard:
+                first = self._taken if self._ordered else next(iter(self._chunks))
+                return self._chunks.pop(first)
             error, self._error = self._error, None
         if error is not None:
             raise error
         raise StopIteration
 
-    def _unsettled(self) -> int:
-        return 0 if self.feed is None else self.feed.unfinished
+    def _ready(self) -> bool:
+        if self._discard or (self._taken in self._chunks if self._ordered else self._chunks):
+            return True
+        return self._over and (self.feed is None or self.feed.unfinished == 0)
 
 
 class MapIterator(Iterator[Any]):

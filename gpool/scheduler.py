@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from gpool import ahead, limits
-from gpool.actions import Action, Close
+from gpool.actions import Action, Answer, Close
 from gpool.events import (
     CancelAsked,
     CloseAsked,
@@ -22,6 +22,7 @@ from gpool.events import (
     Event,
     ExitBegan,
     MemorySampled,
+    Progressed,
     Recalled,
     ResizeAsked,
     SubmitAsked,
@@ -30,11 +31,31 @@ from gpool.events import (
     WorkerReady,
 )
 from gpool.groups import GroupRecord
-from gpool.ledger import IllegalMove, Ledger, Transition
-from gpool.model import Group, GroupState, Lease, PoolState, Task, TaskState, Verdict, Worker, WorkerState
+from gpool.ledger import IllegalMove, Ledger, Transition, is_held
+from gpool.model import (
+    BUSY,
+    CLOSED,
+    CLOSING,
+    DRAINING,
+    GONE,
+    IDLE,
+    LEASED,
+    OPEN,
+    QUEUED,
+    RUNNING,
+    SOUND,
+    STARTING,
+    WAITING,
+    Group,
+    Lease,
+    Task,
+    Verdict,
+    Worker,
+)
 from gpool.placement import assign, fill, free_worker, place, use_idle
 from gpool.workforce import (
     dismiss_strangers,
+    end_row,
     give_up,
     give_up_the_impossible,
     note_death,
@@ -45,9 +66,6 @@ from gpool.workforce import (
 )
 
 __all__ = ["IllegalMove", "Scheduler", "Transition"]
-
-QUEUED, LEASED, RUNNING, WAITING, DONE = TaskState
-STARTING, IDLE, BUSY, DRAINING, STOPPING, KILLED, GONE = WorkerState
 
 
 class Scheduler(Ledger):
@@ -68,6 +86,7 @@ class Scheduler(Ledger):
             WorkerReady: self._on_ready,
             WorkerExited: self._on_exited,
             Ended: self._on_ended,
+            Progressed: self._on_progressed,
             Recalled: self._on_recalled,
             MemorySampled: self._on_memory,
             Ticked: self._on_tick,
@@ -84,38 +103,35 @@ class Scheduler(Ledger):
             timers.run(now)
         if self.untidy:
             tidy(self)
-        if self.general.idle and self.contenders.waiting(now):
+        if self.general.idle.by_kind and self.contenders.waiting(now):
             use_idle(self)
-        if self.state is PoolState.CLOSING and not self.tasks:
+        if self.state is CLOSING and not self.tasks:
             self._wind_up()
         return actions
 
-    def can_wait(self, task: Task) -> bool:
+    def can_wait(self, tag: Hashable, priority: int) -> bool:
         """True when nothing can be done for a new task before some worker reports. Any thread may ask."""
-        group = self.groups[task.tag]
-        if task.options.priority > group.ahead_floor:
+        group = self.groups[tag]
+        if priority > group.ahead_floor:
             return False
         if group.backlog.size:
             return not self.general.idle
         return bool(group.running) and not (group.hungry or group.idle or self.general.idle)
+
+    def may_begin(self, tag: Hashable) -> bool:
+        """True when a new task of the tag might begin at once. Any thread may ask."""
+        group = self.groups[tag]
+        return not group.running or bool(group.idle or self.general.idle)
 
     @property
     def next_timer(self) -> float | None:
         """When ``Ticked`` is due, at the latest."""
         return self.timers.first
 
-    def depth(self, tag: Hashable) -> int:
-        """How many unfinished tasks of the tag can be of use at a time: its slots, and what may go ahead."""
-        group = self.groups[tag]
-        cap = group.settings.burst
-        burst = self.general.slots if cap is None else min(cap, self.general.slots)
-        slots = burst if group.general else group.slots + burst
-        return max(1, slots) * (1 + (limits.ahead(group.mean_seconds) if self.send_ahead else 0))
-
     # -- tasks ----------------------------------------------------------------------------------------------
 
     def _on_submit(self, event: SubmitAsked) -> None:
-        refusal = None if self.state is PoolState.OPEN else Verdict.CLOSED
+        refusal = None if self.state is OPEN else Verdict.CLOSED
         touched: dict[GroupRecord, Task] = {}
         for task in event.tasks:
             self.tasks[task.id] = task
@@ -128,7 +144,8 @@ class Scheduler(Ledger):
                 group.backlog.push(task)  # it comes behind one for which there is no slot
                 if task.options.priority > group.ahead_floor:
                     touched[group] = task
-        self._place_offered(touched)
+        if touched:
+            self._place_offered(touched)
 
     def _offer(self, task: Task, touched: dict[GroupRecord, Task]) -> None:
         """Give a task that is new, or back from waiting, a free worker, or queue it."""
@@ -142,6 +159,8 @@ class Scheduler(Ledger):
         if worker is not None:
             self.contenders.wake(group, self.now)
             assign(self, worker, group, task)
+            if group.backlog.size:  # of a block the worker gets its share
+                touched[group] = task
         else:
             self.queue(group, task)
             touched[group] = task
@@ -160,7 +179,7 @@ class Scheduler(Ledger):
         if lease is None:
             if event.kill or task.attempt == 0:  # between two attempts it counts as running
                 self.abandon(task, Verdict.CANCELLED)
-        elif (task.state is LEASED and task.attempt == 0) or (event.kill and len(lease.worker.leases) > 1):
+        elif task.size > 1 or (task.state is LEASED and task.attempt == 0) or (event.kill and lease.worker.has_behind):
             self.cancelling[task] = event.kill
             ahead.recall(self, lease.worker)
         elif event.kill:
@@ -170,10 +189,10 @@ class Scheduler(Ledger):
         self.settle(task, Verdict.CANCELLED)
         self.kill(worker, Verdict.CANCELLED)
 
-    def _attempt_over(self, task: Task, verdict: Verdict, retry: bool) -> None:
-        """An attempt ended: settle the task, or let it wait for the next one."""
+    def _try_again(self, task: Task, verdict: Verdict) -> None:
+        """An attempt ended that another may follow: let the task wait for it, or settle it if it has had its last."""
         task.lease = None
-        if retry and task.attempt <= task.options.retries:
+        if task.attempt <= task.options.retries:
             self.groups[task.tag].retried += 1
             self.move(task, WAITING)
             self.timers.at(self.now + limits.retry_delay(task.id, task.attempt), task, _is_waiting, self._retry)
@@ -184,30 +203,69 @@ class Scheduler(Ledger):
         touched: dict[GroupRecord, Task] = {}
         self._offer(task, touched)
         self._place_offered(touched)
-        if self.state is not PoolState.OPEN:
+        if self.state is not OPEN:
             give_up_the_impossible(self)
 
     # -- what workers report --------------------------------------------------------------------------------
 
     def _on_ended(self, event: Ended) -> None:
-        worker = self.workers.get(event.worker)
-        if worker is None or not worker.leases or worker.leases[0].number != event.lease:
+        number, quoted, verdict, seconds, retry = event
+        worker = self.workers.get(number)
+        if worker is None or not worker.leases or worker.leases[0].number != quoted:
             self.dropped += 1
             return
         lease = worker.leases.popleft()
         task = lease.task
         group = self.groups[task.tag]
         worker.tasks_done += 1
-        group.learn(event.seconds)
-        group.crashes = 0
+        group.learn(seconds)
+        if group.crashes:
+            end_row(self, group)
         if task.lease is lease:
             if task.state is LEASED:
                 self.begin(lease)
-            self._attempt_over(task, event.verdict, event.retry)
+            if retry:
+                self._try_again(task, verdict)
+            else:
+                self.settle(task, verdict)
         if worker.state is BUSY:
             self._go_on(worker)
         elif worker.state is DRAINING:
             self._drain_on(worker)
+
+    def _on_progressed(self, event: Progressed) -> None:
+        number, quoted, returned, failed, final, seconds = event
+        worker = self.workers.get(number)
+        if worker is None or not worker.leases or worker.leases[0].number != quoted:
+            self.dropped += 1
+            return
+        lease = worker.leases[0]
+        task = lease.task
+        group = self.groups[task.tag]
+        worker.tasks_done += returned + failed
+        worker.head_since = self.now
+        if group.crashes and returned + failed:
+            end_row(self, group)
+        if task.lease is lease:
+            if task.state is LEASED:
+                self.begin(lease)
+            group.done += returned
+            group.failed += failed
+            task.size -= returned + failed
+            task.undelivered = 0
+            self.actions.append(Answer(task))
+            if final:
+                task.lease = None
+                self.settle(task, Verdict.RETURNED)
+        if not final:
+            ahead.head_ended(self, worker, group)
+        else:
+            worker.leases.popleft()
+            group.learn(seconds)
+            if worker.state is BUSY:
+                self._go_on(worker)
+            elif worker.state is DRAINING:
+                self._drain_on(worker)
 
     def _go_on(self, worker: Worker) -> None:
         """The head has ended: take what was sent ahead, or whatever is decided."""
@@ -242,7 +300,13 @@ class Scheduler(Ledger):
         for lease in taken:
             worker.leases.remove(lease)
             self._came_back(lease, touched)
+        if event.parted is not None:
+            for lease in worker.leases:
+                if lease.number == event.parted:
+                    self._part(lease, event.rest, touched)
         self._settle_cancelling(worker)
+        if event.refused and worker.leases:
+            self.timers.at(self.now + limits.STUCK_SECONDS, worker.leases[0], is_held, self.recall_again)
         for group in touched:
             fill(self, group)
 
@@ -256,13 +320,22 @@ class Scheduler(Ledger):
             if kill and lease is worker.leases[-1]:
                 self._cancel_running(lease.task, worker)
 
+    def _part(self, lease: Lease, rest: int, touched: dict[GroupRecord, None]) -> None:
+        """The worker will not begin the last items of this block: put them back unharmed."""
+        task = lease.task
+        if task.lease is lease:
+            self.split(task, task.size - rest)
+            self._put_back(task, touched)
+
     def _came_back(self, lease: Lease, touched: dict[GroupRecord, None]) -> None:
         """A worker will not begin this lease: put the task back unharmed, its group into ``touched``."""
         task = lease.task
-        if task.lease is not lease:
-            return  # settled meanwhile
-        task.lease = None
-        if task in self.cancelling:
+        if task.lease is lease:  # else it was settled meanwhile
+            task.lease = None
+            self._put_back(task, touched)
+
+    def _put_back(self, task: Task, touched: dict[GroupRecord, None]) -> None:
+        if task in self.cancelling or not task.size:
             self.settle(task, Verdict.CANCELLED)
             return
         group = self.groups[task.tag]
@@ -295,16 +368,20 @@ class Scheduler(Ledger):
         touched: dict[GroupRecord, None] = {}
         for place_in_line, lease in enumerate(worker.leases):
             if lease.number == event.begun:
+                if event.unbegun:
+                    self._part(lease, event.unbegun, touched)
                 self._blame(lease)
             elif place_in_line == 0 and event.begun is None and worker.doom is None and self._is_poison(lease.task):
-                self._attempt_over(lease.task, Verdict.CRASHED, True)
+                if lease.task.size > 1:
+                    self._part(lease, lease.task.size - 1, touched)
+                self._try_again(lease.task, Verdict.CRASHED)
             else:
                 self._came_back(lease, touched)
         worker.leases.clear()
         note_death(self, worker, was, event.reason)
         for group in touched:
             fill(self, group)
-        if self.state is not PoolState.OPEN:
+        if self.state is not OPEN:
             give_up_the_impossible(self)
 
     def _is_poison(self, task: Task) -> bool:
@@ -321,7 +398,7 @@ class Scheduler(Ledger):
             self.begin(lease)  # it was begun, though nobody had told us yet
         if doom is None or doom is Verdict.CANCELLED:  # who was to be cancelled has been settled: this one just died
             doom = Verdict.CRASHED
-        self._attempt_over(task, doom, True)
+        self._try_again(task, doom)
 
     def _on_memory(self, event: MemorySampled) -> None:
         worker = self.workers.get(event.worker)
@@ -329,7 +406,7 @@ class Scheduler(Ledger):
             return
         settings = (worker.serving or worker.group).settings
         if _exceeds(event.rss, settings.memory_limit) and worker.state is not IDLE:
-            if len(worker.leases) > 1:
+            if worker.has_behind:
                 ahead.recall(self, worker)  # first, so that the kill cannot hit one of these
             self.kill(worker, Verdict.OUT_OF_MEMORY)
         elif _exceeds(event.rss, settings.memory_limit) or _exceeds(event.rss, settings.recycle_memory):
@@ -344,17 +421,18 @@ class Scheduler(Ledger):
         for tag, slots in event.slots.items():
             group = self._declare(tag, event.settings.get(tag))
             group.slots = slots
-            group.failures = group.crashes = 0
+            group.failures = 0
             group.blocked_until = 0.0
-            if group.state is not GroupState.SOUND:
-                self.move(group, GroupState.SOUND)
+            end_row(self, group)
+            if group.state is not SOUND:
+                self.move(group, SOUND)
             self.contenders.touch(group)
             self.untidy[group] = None
         self.untidy[self.general] = None
         for group in self.groups.values():
             if group.backlog and (refusal := refused(self, group)) is not None:
                 give_up(self, group, refusal)
-        if self.state is not PoolState.OPEN:
+        if self.state is not OPEN:
             give_up_the_impossible(self)
 
     def _declare(self, tag: Hashable, settings: Group | None) -> GroupRecord:
@@ -386,8 +464,8 @@ class Scheduler(Ledger):
         self._stop_taking()
 
     def _stop_taking(self) -> None:
-        if self.state is PoolState.OPEN:
-            self.move(self, PoolState.CLOSING)
+        if self.state is OPEN:
+            self.move(self, CLOSING)
         give_up_the_impossible(self)
 
     def _wind_up(self) -> None:
@@ -397,7 +475,7 @@ class Scheduler(Ledger):
                 self.retire(worker)
         self.untidy.clear()
         if not self.workers:
-            self.move(self, PoolState.CLOSED)
+            self.move(self, CLOSED)
             self.actions.append(Close())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
+from gpool.model import Worker
 from gpool.scheduler import Scheduler
 from gpool.workers.backend import Sample
 
@@ -91,9 +92,11 @@ class PoolStats:
     pending: int = 0
 
 
-def take(scheduler: Scheduler, pids: Mapping[int, int], samples: Mapping[int, Sample], now: float) -> PoolStats:
+def take(
+    scheduler: Scheduler, pids: Mapping[int, int], samples: Mapping[int, Sample], pending: int, now: float
+) -> PoolStats:
     """A snapshot of the machine's present state."""
-    ahead = {group: sum(len(worker.leases) - 1 for worker in group.ahead) for group in scheduler.groups.values()}
+    ahead = {group: sum(map(_behind, group.ahead)) for group in scheduler.groups.values()}
     groups = {
         tag: GroupStats(
             tag=tag,
@@ -102,7 +105,7 @@ def take(scheduler: Scheduler, pids: Mapping[int, int], samples: Mapping[int, Sa
             idle=group.idle_count,
             starting=len(group.starting),
             burst=len(group.bursting),
-            queued=group.backlog.size + ahead[group],
+            queued=group.backlog.items + ahead[group],
             done=group.done,
             failed=group.failed,
             lost=group.lost,
@@ -131,4 +134,9 @@ def take(scheduler: Scheduler, pids: Mapping[int, int], samples: Mapping[int, Sa
                 status=sample.status if sample else None,
             )
         )
-    return PoolStats(groups, tuple(workers), len(scheduler.tasks))
+    return PoolStats(groups, tuple(workers), pending)
+
+
+def _behind(worker: Worker) -> int:
+    """Items that a worker holds beside the one it runs."""
+    return sum(lease.task.size for lease in worker.leases) - 1

@@ -33,7 +33,8 @@ from itertools import count
 from typing import Any, Protocol
 
 from gpool import lifetime, snapshot
-from gpool.actions import Begin, Break, Close, Dispatch, Kill, Recall, Settle, Start, Stop
+from gpool.actions import Answer, Begin, Break, Close, Dispatch, Kill, Recall, Settle, Split, Start, Stop
+from gpool.blocks import Block
 from gpool.delivery import Courier, logger
 from gpool.errors import (
     NoSlots,
@@ -48,6 +49,7 @@ from gpool.events import (
     Event,
     ExitBegan,
     MemorySampled,
+    Progressed,
     Recalled,
     SubmitAsked,
     Ticked,
@@ -60,9 +62,11 @@ from gpool.interrupts import shielded
 from gpool.model import Options, PoolState, Task, Verdict
 from gpool.outcome import Outcome, raised
 from gpool.scheduler import Scheduler, Transition
+from gpool.turn import Turn
 from gpool.verdicts import Verdicts
 from gpool.workers import wire
 from gpool.workers.backend import Backend, Exited, Logged, Ready, Replied, Report, Sample, Settings
+from gpool.workers.blocks import head_of
 from gpool.workers.logs import receive
 from gpool.workers.payload import Call, Shared, open_outcome
 from gpool.workers.wire import Frame
@@ -71,6 +75,9 @@ from gpool.workers.wire import Frame
 class Feeding(Protocol):
     """What the supervisor needs to know of a feed."""
 
+    @property
+    def is_wanted(self) -> bool: ...
+    def submit_held(self) -> None: ...
     def cancel(self) -> None: ...
     def nudge(self) -> None: ...
     def wait_gone(self) -> None: ...
@@ -108,7 +115,9 @@ class Supervisor:
     ) -> None:
         self.state = PoolState.OPEN  # what users may do; the scheduler's own follows when the feeds have ended
         self.scheduler = Scheduler(send_ahead=backend.can_recall)
+        self.has_blocks = backend.has_blocks
         self.feeds: set[Feeding] = set()  # that may draw
+        self.holding: set[Feeding] = set()  # that hold items not submitted yet
         self._all_feeds: weakref.WeakSet[Feeding] = weakref.WeakSet()
         self._listeners = tuple(listeners)
         self.scheduler.listening = bool(self._listeners)
@@ -119,12 +128,12 @@ class Supervisor:
         self._next_sample = clock() if memory_interval is not None else float("inf")
         self._pid = lifetime.this_process
         self._task_ids = count(1)
-        self._futures: dict[int, Future[Any]] = {}
+        self._futures: dict[int, Future[Any] | Block] = {}
+        self._blocks: set[Block] = set()  # those of them that are no futures
         self._verdicts = Verdicts()
         self._inbox: deque[Task | Event | Callable[[], None]] = deque()
-        self._turn = threading.Lock()
+        self._turn = Turn(self._before_turn_ends)
         self._hurry = False  # what lies in the inbox may begin at once, if the turn's holder looks there
-        self._holder = 0
         self._waiting_until = float("-inf")
         self._report: Frame | Exited | None = None
         self._samples: Mapping[int, Sample] = {}
@@ -199,6 +208,19 @@ class Supervisor:
             self._leave_or_deal_with(task)
         return future
 
+    def submit_block(
+        self, tag: Hashable, options: Options, name: str, size: int, make: Callable[[Task], Block]
+    ) -> None:
+        """Queue several items as one task."""
+        task = Task(next(self._task_ids), tag, options, options.name or name, size=size)
+        with shielded():
+            self._note(make(task))
+            self._leave_or_deal_with(task)
+
+    def _note(self, block: Block) -> None:
+        self._futures[block.task.id] = block
+        self._blocks.add(block)
+
     def _leave_or_deal_with(self, task: Task) -> None:
         """Leave a task in the inbox if it can wait there: whoever handles a worker's report looks here too.
 
@@ -206,7 +228,7 @@ class Supervisor:
         """
         inbox = self._inbox
         inbox.append(task)
-        if not self.scheduler.can_wait(task):
+        if not self.scheduler.can_wait(task.tag, task.options.priority):
             self._hurry = True
             self._take_turns()
         elif len(inbox) >= _LEFT_IN_THE_INBOX:
@@ -217,10 +239,22 @@ class Supervisor:
         """Cancel a task if the machine allows it; when this returns the future says whether it did."""
         if self.is_inherited:
             return
-        if self._holder == threading.get_ident():
+        if self._turn.is_mine:
             self.post(CancelAsked(task.id, kill))  # from a finalizer that interrupted the turn
         else:
             self.ask(CancelAsked(task.id, kill))
+
+    def cancel_all(self, tasks: Callable[[], Iterable[Task]]) -> None:
+        """Cancel all these tasks that have not begun; they are listed when none can be added to them."""
+
+        def cancel() -> None:
+            for task in tuple(tasks()):
+                self.handle(CancelAsked(task.id))
+
+        if self._turn.is_mine:
+            cancel()
+        elif not self.is_inherited:
+            self.look(cancel)
 
     def post(self, item: Event | Callable[[], None]) -> None:
         """Leave something in the inbox, and deal with it now if the turn is free."""
@@ -230,11 +264,11 @@ class Supervisor:
 
     def _take_turns(self) -> None:
         """Empty the inbox, unless somebody else is at it."""
-        while self._inbox and self._turn.acquire(blocking=False):
+        while self._inbox and self._turn.take_if_free():
             try:
                 self._work()
             finally:
-                self._release()
+                self._turn.end()
             self._announce()
 
     def leave(self, item: Event | Callable[[], None]) -> None:
@@ -250,16 +284,14 @@ class Supervisor:
     def look(self, do: Callable[[], Any]) -> Any:
         """Call ``do()`` with the turn held and the inbox empty, and return what it returns."""
         self._check_process()
-        if self._holder == threading.get_ident():
+        if self._turn.is_mine:
             raise RuntimeError("the pool was called from a finalizer that interrupted the pool itself")
         try:
-            with shielded():
-                self._turn.acquire()
-                try:
+            with shielded(), self._turn:
+                self._work()
+                answer = do()
+                if self.holding or self._inbox:
                     self._work()
-                    answer = do()
-                finally:
-                    self._release()
             self._announce()
         finally:
             if self._inbox:  # what came meanwhile; also when a signal's handler has raised
@@ -269,7 +301,8 @@ class Supervisor:
     @property
     def pending(self) -> int:
         """Tasks that have not ended."""
-        return len(self._futures)
+        blocks = tuple(self._blocks)
+        return len(self._futures) - len(blocks) + sum(block.task.size for block in blocks)
 
     def stats(self) -> snapshot.PoolStats:
         """A snapshot, with fresh health samples."""
@@ -277,7 +310,11 @@ class Supervisor:
         samples = {} if self.closed.is_set() else self._backend.sample()
         taken: snapshot.PoolStats = self.look(
             lambda: snapshot.take(
-                self.scheduler, {} if self.closed.is_set() else self._backend.pids(), samples, self._clock()
+                self.scheduler,
+                {} if self.closed.is_set() else self._backend.pids(),
+                samples,
+                self.pending,
+                self._clock(),
             )
         )
         return taken
@@ -351,10 +388,14 @@ class Supervisor:
             self.close(now=True)
             self.wait_closed(None, drop=True)
             return
+        before = self._verdicts.unserved
         self.cancel_feeds()
         self.look(lambda: self._begin_close(False))
         self.ask(ExitBegan())
         self.wait_closed(None)
+        unserved = self._verdicts.unserved - before
+        if unserved:
+            logger.error("the interpreter exits: %d task(s) could get no worker and ended in PoolClosed", unserved)
 
     def wait_closed(self, timeout: float | None, *, drop: bool = False) -> bool:
         """Wait until no worker and no thread is left.
@@ -414,22 +455,14 @@ class Supervisor:
         self._waiting_until = float("-inf")
         opened: Mapping[int, BaseException] = {}
         with self._turn:
-            self._holder = threading.get_ident()
-            try:
-                reports = self._backend.poll()
-                to_open = self._to_open(reports)
-                if not to_open:
-                    self._take_all(reports, opened)
-            finally:
-                self._holder = 0
+            reports = self._backend.poll()
+            to_open = self._to_open(reports)
+            if not to_open:
+                self._take_all(reports, opened)
         if to_open:
             opened = {frame.number: _opened(frame) for frame in to_open}
             with self._turn:
-                self._holder = threading.get_ident()
-                try:
-                    self._take_all(reports, opened)
-                finally:
-                    self._holder = 0
+                self._take_all(reports, opened)
         if self._clock() >= self._next_sample:
             self._sample()
         if self._transitions:
@@ -442,6 +475,8 @@ class Supervisor:
             self._take(report, opened)
         if self.scheduler.timers.soonest <= self._clock():
             self.handle(_TICK)
+        if self.holding or self._inbox:
+            self._work()
 
     def _due(self) -> float | None:
         timer = self.scheduler.next_timer
@@ -459,30 +494,34 @@ class Supervisor:
 
     # -- with the turn held ---------------------------------------------------------------------------------------
 
-    def _release(self) -> None:
+    def _before_turn_ends(self) -> None:
+        """Wake the supervisor's thread if it would sleep for too long."""
         timer = self.scheduler.next_timer
-        self._holder = 0
-        self._turn.release()
         if (timer is not None and timer < self._waiting_until) or self.closed.is_set():
             self._backend.wake()
 
     def _work(self) -> None:
         """Empty the inbox."""
-        self._holder = threading.get_ident()
         self._hurry = False
         inbox = self._inbox
         tasks: list[Task] = []
-        while inbox:
-            item = inbox.popleft()
+        while inbox or tasks or (self.holding and self._relieve()):
+            item = inbox.popleft() if inbox else None
             if isinstance(item, Task):
                 tasks.append(item)
                 continue
             self._submit_all(tasks)
             if callable(item):
                 item()
-            else:
+            elif item is not None:
                 self.handle(item)
-        self._submit_all(tasks)
+
+    def _relieve(self) -> bool:
+        """Have feeds submit what they hold if there is use for it; True if one did."""
+        wanted = [feed for feed in tuple(self.holding) if feed.is_wanted]
+        for feed in wanted:
+            feed.submit_held()
+        return bool(wanted)
 
     def _submit_all(self, tasks: list[Task]) -> None:
         """Tell the scheduler of new tasks, and empty the list."""
@@ -519,6 +558,7 @@ class Supervisor:
 
     def _end_all(self, error: BaseException) -> None:
         futures, self._futures = self._futures, {}
+        self._blocks.clear()
         for future in futures.values():
             if future.done():
                 continue
@@ -538,7 +578,7 @@ class Supervisor:
         try:
             self._backend.start(worker.id, self._settings(worker.kind))
         except OSError as error:
-            return WorkerExited(worker.id, None, str(error))
+            return WorkerExited(worker.id, None, reason=str(error))
         return None
 
     def _dispatch(self, action: Dispatch) -> None:
@@ -546,7 +586,7 @@ class Supervisor:
         self._backend.send(action.worker.id, [(lease.number, futures[lease.task.id].call) for lease in action.leases])
 
     def _recall(self, action: Recall) -> Event:
-        return Recalled(action.worker.id, self._backend.recall(action.worker.id, action.keep))
+        return Recalled(action.worker.id, *self._backend.recall(action.worker.id, action.keep))
 
     def _stop(self, action: Stop) -> None:
         self._backend.stop(action.worker.id)
@@ -560,11 +600,24 @@ class Supervisor:
 
     def _begin_task(self, action: Begin) -> None:
         future = self._futures[action.task.id]
-        if future._follow_up is not None:
+        if isinstance(future, Future) and future._follow_up is not None:
             future._follow_up(future)
+
+    def _split(self, action: Split) -> None:
+        block = self._futures[action.task.id]
+        assert isinstance(block, Block)
+        self._note(block.split(action.part))
+
+    def _answer(self, action: Answer) -> None:
+        block, frame = self._futures[action.task.id], self._report
+        assert isinstance(block, Block)
+        assert isinstance(frame, Frame)
+        block.answer(frame)
 
     def _settle(self, action: Settle) -> None:
         future = self._futures.pop(action.task.id)
+        if isinstance(future, Block):
+            self._blocks.discard(future)
         self._finish(future, self._verdicts.of(action.task, action.verdict, self._report, self._clock()))
 
     def _break(self, action: Break) -> None:
@@ -580,17 +633,18 @@ class Supervisor:
         Stop: _stop,
         Kill: _kill,
         Begin: _begin_task,
+        Split: _split,
+        Answer: _answer,
         Settle: _settle,
         Break: _break,
         Close: _close,
     }
 
-    def _finish(self, future: Future[Any], verdict: Outcome | Frame | None) -> None:
+    def _finish(self, future: Future[Any] | Block, verdict: Outcome | Frame | None) -> None:
         """Settle a future, wake whoever waits for it, pass its callbacks on."""
         for callback in future.settle(verdict):
             self.notifier.call(_done, callback, future)
-        follow_up = future._follow_up
-        if follow_up is not None:
+        if isinstance(future, Future) and (follow_up := future._follow_up) is not None:
             future._follow_up = None
             follow_up(future)
         if not self._futures:
@@ -623,6 +677,9 @@ class Supervisor:
                 self._report = frame
                 if frame.kind == wire.VALUE:
                     handle(Ended(worker, frame.number, Verdict.RETURNED, frame.seconds))
+                elif frame.kind == wire.ANSWERS:
+                    _, count, failed, final = head_of(frame.body)
+                    handle(Progressed(worker, frame.number, count - failed, failed, bool(final), frame.seconds))
                 else:
                     retry = self._may_retry(worker, opened.get(frame.number))
                     handle(Ended(worker, frame.number, Verdict.RAISED, frame.seconds, retry))
@@ -633,7 +690,7 @@ class Supervisor:
             self.deliverer.call(receive, report.body)
         elif type(report) is Exited:
             self._report = report
-            self.handle(WorkerExited(report.worker, report.begun, report.reason))
+            self.handle(WorkerExited(report.worker, report.begun, report.unbegun, report.reason))
             self._verdicts.forget(report.worker)
             self.notify()
         self._report = None

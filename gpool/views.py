@@ -9,9 +9,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from gpool.feeds import Feed, is_at_hand
 from gpool.futures import Future
-from gpool.mapping import Mapping
 from gpool.model import Options, check_count, check_seconds
+from gpool.results import MapIterator, MapResults
 from gpool.supervisor import Supervisor
 from gpool.workers.payload import Shared, one_call
 
@@ -117,9 +118,25 @@ class GroupView(Executor):
         if not iterables:
             raise TypeError("map needs at least one iterable")
         self._supervisor.check(self._tag)
+        supervisor = self._supervisor
         shared = Shared(check_callable(fn), (), {})
-        mapping = Mapping(self._supervisor, self._tag, self._options, name_of(fn), shared, ordered, timeout, buffersize)
-        return mapping.begin(zip(*iterables, strict=False), keep=self._pool)
+        results = MapResults(supervisor.cancel_all, ordered=ordered, timeout=timeout, buffersize=buffersize)
+        several, at_hand = len(iterables) > 1, all(map(is_at_hand, iterables))
+        items = zip(*iterables, strict=False) if several else iter(iterables[0])
+        feed = Feed(
+            supervisor,
+            self._tag,
+            self._options,
+            name_of(fn),
+            items,
+            shared,
+            results,
+            several=several,
+            at_hand=at_hand,
+        )
+        results.feed = feed
+        feed.begin()
+        return MapIterator(results, self._pool, supervisor.leave)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """A view has nothing of its own to shut down; the pool goes on."""

@@ -12,7 +12,21 @@ from gpool import ahead, limits
 from gpool.actions import Break
 from gpool.groups import GroupRecord
 from gpool.ledger import Ledger
-from gpool.model import GroupState, PoolState, Verdict, Worker, WorkerState
+from gpool.model import (
+    BACKING_OFF,
+    BROKEN,
+    BUSY,
+    DRAINING,
+    IDLE,
+    KILLED,
+    OPEN,
+    SOUND,
+    STARTING,
+    STOPPING,
+    Verdict,
+    Worker,
+    WorkerState,
+)
 from gpool.placement import fill, place, settle_bindings
 
 NEVER = float("inf")
@@ -24,7 +38,7 @@ def tidy(ledger: Ledger) -> None:
     while ledger.untidy:
         touched = list(ledger.untidy)
         ledger.untidy.clear()
-        if ledger.tasks or ledger.state is PoolState.OPEN:
+        if ledger.tasks or ledger.state is OPEN:
             _reconcile(ledger, touched)
 
 
@@ -65,30 +79,30 @@ def _shed(ledger: Ledger, group: GroupRecord) -> None:
     surplus = len(group.bound) - group.slots
     if surplus <= 0:
         return
-    for worker in [each for each in group.bound if each.state is WorkerState.KILLED][:surplus]:
+    for worker in [each for each in group.bound if each.state is KILLED][:surplus]:
         ledger.leave_slot(worker)  # on its way out
     for worker in [*group.idle, *group.starting][: max(0, len(group.bound) - group.slots)]:
         ledger.retire(worker)
     surplus = len(group.bound) - group.slots
-    busy = [worker for worker in group.bound if worker.state is WorkerState.BUSY]
+    busy = [worker for worker in group.bound if worker.state is BUSY]
     for worker in sorted(busy, key=lambda each: each.head_since)[: max(0, surplus)]:
         drain(ledger, worker)
 
 
 def drain(ledger: Ledger, worker: Worker) -> None:
     """A busy worker leaves its slot now and ends when it has finished what it runs."""
-    if len(worker.leases) > 1:
+    if worker.has_behind:
         ahead.recall(ledger, worker)
     ledger.leave_slot(worker)
-    ledger.move(worker, WorkerState.DRAINING)
+    ledger.move(worker, DRAINING)
 
 
 def recycle(ledger: Ledger, worker: Worker) -> None:
     """Replace a worker between two tasks: it ends when it has finished what it runs."""
-    if worker.state is WorkerState.DRAINING:
+    if worker.state is DRAINING:
         return
     worker.group.recycled += 1
-    if worker.state is WorkerState.IDLE:
+    if worker.state is IDLE:
         ledger.retire(worker)
     else:
         drain(ledger, worker)
@@ -97,9 +111,9 @@ def recycle(ledger: Ledger, worker: Worker) -> None:
 def dismiss_strangers(ledger: Ledger, group: GroupRecord) -> None:
     """The group's kind has changed: let go of the workers it can no longer use."""
     for worker in [each for each in group.bound if each.kind != group.kind]:
-        if worker.state is WorkerState.BUSY:
+        if worker.state is BUSY:
             drain(ledger, worker)
-        elif worker.state is not WorkerState.KILLED:
+        elif worker.state is not KILLED:
             ledger.retire(worker)
 
 
@@ -111,33 +125,35 @@ def can_start(ledger: Ledger, group: GroupRecord) -> bool:
 
 def may_start(ledger: Ledger, group: GroupRecord) -> bool:
     """True when a worker of the group may be started now."""
-    return can_start(ledger, group) and ledger.now >= group.blocked_until
+    held = group.held_until > 0 and not group.general  # the general group's workers serve others too
+    return not held and can_start(ledger, group) and ledger.now >= group.blocked_until
 
 
 def note_ready(ledger: Ledger, owner: GroupRecord) -> None:
     """A worker of the owner's has started: whatever waited for a better moment is started too."""
-    if owner.state is GroupState.BROKEN:
+    if owner.state is BROKEN:
         return
     owner.failures = 0
-    if owner.state is GroupState.BACKING_OFF:
-        ledger.move(owner, GroupState.SOUND)
+    if owner.state is BACKING_OFF:
         owner.blocked_until = 0.0
+        if not owner.held_until:
+            ledger.move(owner, SOUND)
         _restart(ledger, owner)
 
 
 def note_death(ledger: Ledger, worker: Worker, was: WorkerState, reason: str) -> None:
     """Draw the conclusions from a death that nobody asked for; too many in a row break the group.
 
-    A worker that dies in a task tells against the task's tag, wherever it ran; any other death tells against the
-    group that answers for the worker's settings.
+    A worker that dies in a task tells against the task's tag, wherever it ran, and the tag is held back. Any other
+    death tells against the group that answers for the worker's settings, and that group starts no workers for a while.
     """
     late = worker.doom is Verdict.NOT_READY
-    if (worker.doom is not None and not late) or was is WorkerState.STOPPING:
+    if (worker.doom is not None and not late) or was is STOPPING:
         return
-    if was is WorkerState.IDLE and worker.tasks_done:
+    if was is IDLE and worker.tasks_done:
         return
     blamed = worker.serving or ledger.owner(worker)
-    if was is not WorkerState.STARTING and not late:
+    if was is not STARTING and not late:
         blamed.crashes += 1
         delay = limits.crash_delay(blamed.crashes)
     elif ledger.exiting:
@@ -149,20 +165,53 @@ def note_death(ledger: Ledger, worker: Worker, was: WorkerState, reason: str) ->
     _restart(ledger, blamed)
     most = blamed.settings.max_crashes
     if delay > 0:
-        _back_off(ledger, blamed, delay)
+        if worker.serving is None:
+            _back_off(ledger, blamed, delay)
+        else:
+            _hold_back(ledger, blamed, delay)
     if not can_start(ledger, blamed) or blamed.crashes >= (limits.MAX_CRASHES if most is None else most):
         _break(ledger, blamed, "it was not ready in time" if late else reason)
 
 
 def _back_off(ledger: Ledger, group: GroupRecord, delay: float) -> None:
     group.blocked_until = ledger.now + delay
-    if group.state is GroupState.SOUND:
-        ledger.move(group, GroupState.BACKING_OFF)
+    if group.state is SOUND:
+        ledger.move(group, BACKING_OFF)
 
     def restart(each: GroupRecord) -> None:
         _restart(ledger, each)
 
     ledger.timers.at(group.blocked_until, group, _is_backing_off, restart)
+
+
+def _hold_back(ledger: Ledger, group: GroupRecord, delay: float) -> None:
+    """The group's tasks get no general worker for a while, nor are workers of its own replaced; others may burst."""
+    group.held_until = ledger.now + delay
+    if group.state is SOUND:
+        ledger.move(group, BACKING_OFF)
+    ledger.contenders.touch(group)
+
+    def release(each: GroupRecord) -> None:
+        if ledger.now >= each.held_until:  # else it was held back anew
+            _release(ledger, each)
+
+    ledger.timers.at(group.held_until, group, _is_held_back, release)
+
+
+def _release(ledger: Ledger, group: GroupRecord) -> None:
+    """The group's tasks contend again, as of a tag that had none."""
+    group.held_until = 0.0
+    if group.state is BACKING_OFF and not group.failures and ledger.now >= group.blocked_until:
+        ledger.move(group, SOUND)
+    ledger.contenders.wake(group, ledger.now)
+    _restart(ledger, group)
+
+
+def end_row(ledger: Ledger, group: GroupRecord) -> None:
+    """A task of the group has ended by itself, or somebody resized it: deaths are counted anew."""
+    group.crashes = 0
+    if group.held_until:
+        _release(ledger, group)
 
 
 def _restart(ledger: Ledger, owner: GroupRecord) -> None:
@@ -171,9 +220,9 @@ def _restart(ledger: Ledger, owner: GroupRecord) -> None:
 
 
 def _break(ledger: Ledger, group: GroupRecord, reason: str) -> None:
-    if group.state is GroupState.BROKEN:
+    if group.state is BROKEN:
         return
-    ledger.move(group, GroupState.BROKEN)
+    ledger.move(group, BROKEN)
     ledger.actions.append(Break(group.tag, max(group.failures, group.crashes), reason))
     for each in ledger.groups.values() if group.general else [group]:
         if is_hopeless(ledger, each):
@@ -182,14 +231,14 @@ def _break(ledger: Ledger, group: GroupRecord, reason: str) -> None:
 
 def is_hopeless(ledger: Ledger, group: GroupRecord) -> bool:
     """True when the group's tasks fail until somebody resizes it."""
-    return group.state is GroupState.BROKEN or (group.slots == 0 and not can_start(ledger, ledger.general))
+    return group.state is BROKEN or (group.slots == 0 and not can_start(ledger, ledger.general))
 
 
 def refused(ledger: Ledger, group: GroupRecord) -> Verdict | None:
     """How a task of the group's that wants a slot ends at once, if it must."""
     if not is_hopeless(ledger, group):
         return None
-    return Verdict.BROKEN if GroupState.BROKEN in (group.state, ledger.general.state) else Verdict.CLOSED
+    return Verdict.BROKEN if BROKEN in (group.state, ledger.general.state) else Verdict.CLOSED
 
 
 def give_up(ledger: Ledger, group: GroupRecord, verdict: Verdict) -> None:
@@ -214,9 +263,13 @@ def _may_hope(ledger: Ledger, group: GroupRecord) -> bool:
 def _may_get_worker(group: GroupRecord, home: GroupRecord) -> bool:
     if group.blocked_until < NEVER and home.blocked_until < NEVER:
         return True
-    up = (WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY)
+    up = (STARTING, IDLE, BUSY)
     return any(worker.kind == group.kind and worker.state in up for worker in home.bound)
 
 
+def _is_held_back(group: GroupRecord) -> bool:
+    return group.held_until > 0.0
+
+
 def _is_backing_off(group: GroupRecord) -> bool:
-    return group.state is not GroupState.SOUND
+    return group.state is not SOUND

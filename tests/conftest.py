@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
@@ -14,6 +15,9 @@ import pytest
 
 from gpool import FakeBackend, GroupedPool
 from tests.gates import Gate
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's background jobs ignore it, and so would programs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 METHODS = ("forkserver", "spawn", "fork")
 

@@ -5,29 +5,33 @@
 
     start w3 for a      w1 runs a1      w1 ahead a2 a3      recall w1      stop w1      kill w1
     begin a1            a1 returned     break a             close
+    split 4 of a1       w1 runs a1*4    a1 answered
 
 Workers are numbered in the order in which they are started. A task is called what ``submit`` was told, or by its tag
-and a number.
+and a number; a block's parts are called as it is, with a star and the number of their items.
 
 It keeps the truth too, which the scheduler learns late or never: which task a process has really begun, which results
-it has written. So it notices when a task runs twice, ends twice, or is harmed in another one's stead.
+it has written. So it notices when a task runs twice, ends twice, or is harmed in another one's stead. Of blocks it
+knows every item: each has a number, and goes from the task that was submitted to the part that a process holds.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from gpool.actions import Action, Begin, Break, Close, Dispatch, Kill, Recall, Settle, Start, Stop
+from gpool import limits
+from gpool.actions import Action, Answer, Begin, Break, Close, Dispatch, Kill, Recall, Settle, Split, Start, Stop
 from gpool.events import (
     CancelAsked,
     CloseAsked,
     Ended,
     Event,
     MemorySampled,
+    Progressed,
     Recalled,
     ResizeAsked,
     SubmitAsked,
@@ -40,8 +44,32 @@ from gpool.model import Group, GroupState, Lease, Options, PoolState, Task, Task
 from gpool.scheduler import Scheduler
 
 RETURNED, RAISED = Verdict.RETURNED, Verdict.RAISED
+LOST = (Verdict.CRASHED, Verdict.TIMED_OUT, Verdict.OUT_OF_MEMORY)
 MOST_ANSWERS = 500
 """Recalls that one event may lead to, one after the other."""
+
+
+@dataclass(eq=False)
+class Way:
+    """How far a process has come in a block.
+
+    Attributes:
+        limit: items it may begin.
+        begun, ended, written: items it has begun, has ended, has written the answers to.
+        failed: the numbers of those that raised.
+    """
+
+    items: tuple[int, ...]
+    limit: int
+    begun: int = 0
+    ended: int = 0
+    written: int = 0
+    failed: set[int] = field(default_factory=set)
+
+    @property
+    def in_one(self) -> bool:
+        """True in an item, False between two."""
+        return self.begun > self.ended
 
 
 @dataclass(eq=False)
@@ -51,6 +79,7 @@ class Process:
     Attributes:
         waiting: leases it was sent and has not begun.
         begun: the lease it runs.
+        ways: how far it has come in the blocks it was sent and has not left, by lease.
         unread: what it has written and nobody has read.
         ended: it is dead; its end is not reported yet.
         reporting: its end is being reported: nothing is sent to it any more, nor taken back.
@@ -60,11 +89,17 @@ class Process:
     up: bool = False
     waiting: list[Lease] = field(default_factory=list)
     begun: Lease | None = None
-    unread: list[Ended] = field(default_factory=list)
+    ways: dict[Lease, Way] = field(default_factory=dict)
+    unread: list[Ended | Progressed] = field(default_factory=list)
     stopping: bool = False
     killed: bool = False
     ended: bool = False
     reporting: bool = False
+
+    @property
+    def way(self) -> Way | None:
+        """Through the block that it runs, if it runs one."""
+        return None if self.begun is None else self.ways.get(self.begun)
 
 
 class Machine:
@@ -92,12 +127,19 @@ class Machine:
         self.processes: dict[int, Process] = {}
         self.settled: dict[int, Verdict] = {}
         self.begins: Counter[int] = Counter()
+        self.items: dict[int, list[int]] = {}  # by block or part of one, its items that have not ended
+        self.item_begins: Counter[int] = Counter()
+        self.item_ends: Counter[int] = Counter()
+        self.blamed: list[int] = []  # items that were lost
         self.kill_asked: set[int] = set()
         self.cancel_asked: set[int] = set()
         self.closed = False
         self._closing_now = False
         self._broken: set[Hashable] = set()
         self._ids = count(1)
+        self._item_numbers = count(1)
+        self._parts = count(1)
+        self._written: dict[tuple[int, int], deque[int]] = {}  # by worker and lease, items whose answers were not read
         self._numbers: dict[Hashable, count[int]] = {}
         self._event: Event = Ticked()
         self.resize(slots)
@@ -106,11 +148,13 @@ class Machine:
 
     # -- what users ask -----------------------------------------------------------------------------------------
 
-    def task(self, tag: Hashable, name: str = "", *, announce: bool = False, **options: Any) -> Task:
+    def task(self, tag: Hashable, name: str = "", *, announce: bool = False, size: int = 1, **options: Any) -> Task:
         """A new task, not submitted yet."""
         number = next(self._numbers.setdefault(tag, count(1)))
         name = name or f"{'general' if tag is None else tag}{number}"
-        task = self.tasks[name] = Task(next(self._ids), tag, Options(**options), name, announce)
+        task = self.tasks[name] = Task(next(self._ids), tag, Options(**options), name, announce, size)
+        if size > 1:
+            self.items[task.id] = [next(self._item_numbers) for _ in range(size)]
         return task
 
     def submit(self, tag: Hashable, name: str = "", **options: Any) -> list[str]:
@@ -119,18 +163,25 @@ class Machine:
     def submit_many(self, tag: Hashable, number: int, **options: Any) -> list[str]:
         return self.submit_all(*[self.task(tag, **options) for _ in range(number)])
 
+    def submit_block(self, tag: Hashable, size: int, name: str = "", **options: Any) -> list[str]:
+        return self.submit_all(self.task(tag, name, size=size, **options))
+
     def submit_all(self, *tasks: Task) -> list[str]:
         waits = [self.can_wait(task) for task in tasks]
         words = self.tell(SubmitAsked(tasks))
         if waits[0]:
             assert tasks[0].state is not TaskState.RUNNING, "it was said that it can wait"
+            assert not any(word.startswith("split") for word in words), "it was said that it can wait"
         return words
 
     def can_wait(self, task: Task) -> bool:
-        return self.scheduler.can_wait(task)
+        return self.scheduler.can_wait(task.tag, task.options.priority)
 
     def cancel(self, name: str, *, kill: bool = False) -> list[str]:
-        task = self.tasks[name]
+        return self.cancel_task(self.tasks[name], kill=kill)
+
+    def cancel_task(self, task: Task, *, kill: bool = False) -> list[str]:
+        """Cancel a task, be it a part of a block, which has no name of its own."""
         self.cancel_asked.add(task.id)
         if kill:
             self.kill_asked.add(task.id)
@@ -164,8 +215,66 @@ class Machine:
         lease = process.begun = process.waiting.pop(0)
         task = lease.task
         assert task.id not in self.settled or process.killed, f"{task.name} runs though it has ended"
+        if process.way is not None:
+            if self.eager:
+                self.begin_item(worker)
+            return
+        for item in self.items.get(task.id, ()):
+            self._note_begin(item)
         self.begins[task.id] += 1
         assert self.begins[task.id] <= task.options.retries + 1, f"{task.name} runs too often"
+
+    def _note_begin(self, item: int) -> None:
+        self.item_begins[item] += 1
+        assert self.item_begins[item] == 1, f"item {item} runs twice"
+        assert not self.item_ends[item], f"item {item} runs though it has ended"
+
+    def begin_item(self, worker: int) -> bool:
+        """The process, which is between two items of its block, begins the next; False if it may not."""
+        way = self.processes[worker].way
+        assert way is not None
+        if way.in_one or way.begun == way.limit:
+            return False
+        if not self.processes[worker].killed:
+            self._note_begin(way.items[way.begun])
+        way.begun += 1
+        return True
+
+    def end_item(self, worker: int, *, raises: bool = False) -> None:
+        """The process ends the item that it is in; the answer is kept, but not written."""
+        way = self.processes[worker].way
+        assert way is not None and way.in_one
+        if raises:
+            way.failed.add(way.ended)
+        way.ended += 1
+
+    def write_answers(self, worker: int, seconds: float = 0.1, *, final: bool = True) -> None:
+        """The process writes what it has kept; if ``final`` and it may begin no more, it leaves the block."""
+        process = self.processes[worker]
+        lease, way = process.begun, process.way
+        assert lease is not None and way is not None
+        final = final and way.ended == way.limit
+        failed = len([n for n in range(way.written, way.ended) if n in way.failed])
+        returned = way.ended - way.written - failed
+        self._written.setdefault((worker, lease.number), deque()).extend(way.items[way.written : way.ended])
+        process.unread.append(Progressed(worker, lease.number, returned, failed, final, seconds))
+        way.written = way.ended
+        if final:
+            del process.ways[lease]
+            process.begun = None
+            self._go_on(process)
+
+    def answer(self, worker: int, number: int, *, raised: int = 0, seconds: float = 0.1) -> list[str]:
+        """The process ends so many items of its block, the first so many by raising; it is read at once."""
+        way = self.processes[worker].way
+        assert way is not None
+        for each in range(number):
+            assert way.in_one or self.begin_item(worker), "it may not begin so many"
+            self.end_item(worker, raises=each < raised)
+        if self.eager:
+            self.begin_item(worker)
+        self.write_answers(worker, seconds)
+        return self.read(worker)
 
     def write(self, worker: int, verdict: Verdict = RETURNED, seconds: float = 0.1, *, retry: bool = False) -> None:
         """The process ends what it has begun; nobody reads that yet."""
@@ -201,9 +310,14 @@ class Machine:
         words = []
         while process.unread:
             words += self.read(worker)
-        begun = None if process.begun is None else process.begun.number
+        way, lease = process.way, process.begun
+        if way is not None and way.ended > way.written:  # its board outlives it
+            self.write_answers(worker, final=False)
+            words += self.read(worker)
+        begun = None if lease is None or (way is not None and not way.in_one) else lease.number
+        unbegun = 0 if way is None or begun is None else way.limit - way.begun
         del self.processes[worker]
-        return words + self.tell(WorkerExited(worker, begun, reason))
+        return words + self.tell(WorkerExited(worker, begun, unbegun, reason))
 
     def runner(self, name: str) -> Process:
         """The process that has begun the task."""
@@ -260,9 +374,13 @@ class Machine:
                 answer = self._perform(action)
                 if answer is not None:
                     events.append(answer)
+            if isinstance(each, Progressed):
+                self._forget_written(each)
             assert len(events) < MOST_ANSWERS, "recalls lead to recalls"
         check(self.scheduler)
         check_kinds(self.scheduler)
+        for task in self.scheduler.tasks.values():
+            assert task.size == len(self.items.get(task.id, (0,))), f"{task.name} has another number of items"
         return words
 
     def _perform(self, action: Action) -> Event | None:
@@ -273,12 +391,18 @@ class Machine:
             case Dispatch(worker, leases):
                 self._send(worker, leases)
             case Recall(worker, keep):
-                return Recalled(worker.id, self._take_back(worker, keep))
+                return Recalled(worker.id, self._take_back(worker, keep), *self._limit(worker))
             case Stop(worker):
                 if worker.id in self.processes:
                     self.processes[worker.id].stopping = True
             case Kill(worker):
                 self._kill(worker)
+            case Split(task, part):
+                self.tasks[f"{task.name}/{next(self._parts)}"] = part
+                items = self.items[task.id]
+                self.items[part.id], self.items[task.id] = items[: part.size], items[part.size :]
+            case Answer(task):
+                self._end_answered(task)
             case Settle(task, verdict):
                 self._settle(task, verdict)
             case Break(tag):
@@ -294,6 +418,10 @@ class Machine:
         process = self.processes.get(worker.id)
         if process is not None and not process.reporting:
             process.waiting += leases
+            for lease in leases:
+                if lease.task.size > 1:
+                    items = tuple(self.items[lease.task.id])
+                    process.ways[lease] = Way(items, len(items))
             self._go_on(process)
 
     def _go_on(self, process: Process) -> None:
@@ -306,7 +434,37 @@ class Machine:
             return ()
         taken = [lease for lease in process.waiting if lease.number != keep]
         process.waiting = [lease for lease in process.waiting if lease.number == keep]
+        for lease in taken:
+            process.ways.pop(lease, None)
         return tuple(lease.number for lease in taken)
+
+    def _limit(self, worker: Worker) -> tuple[int | None, int]:
+        """Take back what has not begun of the block that the process runs, or is to run; one item stays."""
+        process = self.processes.get(worker.id)
+        if process is None or process.reporting:
+            return None, 0
+        last = process.waiting[-1] if process.waiting else process.begun
+        way = None if last is None else process.ways.get(last)
+        if last is None or way is None:
+            return None, 0
+        limit = max(1, way.begun)
+        rest, way.limit = way.limit - limit, limit
+        return (last.number, rest) if rest else (None, 0)
+
+    def _end_answered(self, task: Task) -> None:
+        event = self._event
+        assert isinstance(event, Progressed)
+        number = event.returned + event.failed
+        items, written = self.items[task.id], list(self._written[event.worker, event.lease])[:number]
+        assert items[:number] == written, "the answers are given to other items"
+        del items[:number]
+        self.item_ends.update(written)
+
+    def _forget_written(self, event: Progressed) -> None:
+        written = self._written.get((event.worker, event.lease))
+        for _ in range(event.returned + event.failed if written else 0):
+            assert written is not None
+            written.popleft()
 
     def _kill(self, worker: Worker) -> None:
         process = self.processes.get(worker.id)
@@ -316,6 +474,8 @@ class Machine:
         if process.ended:
             return
         victim = None if process.begun is None else process.begun.task
+        if process.way is not None and not process.way.in_one:
+            return
         if victim is None or victim.id in self.settled or worker.doom is Verdict.OUT_OF_MEMORY:
             return
         assert worker.doom is Verdict.TIMED_OUT, f"{victim.name} is killed in another one's stead"
@@ -326,22 +486,40 @@ class Machine:
         assert task.id not in self.settled, f"{task.name} ends twice"
         self.settled[task.id] = verdict
         event = self._event
+        left = self.items.pop(task.id, [])
+        self.item_ends.update(left)
+        if isinstance(event, Progressed):
+            assert not left and event.final, "a block ends with its last item"
+            return
+        if verdict in LOST and left:
+            assert len(left) == 1, f"items {left} are blamed for one death"
+            undeliverable = task.undelivered >= limits.MAX_UNDELIVERED
+            assert self.item_begins[left[0]] or undeliverable, f"item {left[0]} is blamed though it had not begun"
+            self.blamed += left
         if verdict in (RETURNED, RAISED):
             assert isinstance(event, Ended) and event.verdict is verdict
-        elif verdict in (Verdict.CRASHED, Verdict.TIMED_OUT, Verdict.OUT_OF_MEMORY):
-            assert isinstance(event, WorkerExited) and event.begun is not None, f"{task.name} is blamed"
+        elif verdict in LOST:
+            undeliverable = task.undelivered >= limits.MAX_UNDELIVERED
+            blamed = isinstance(event, WorkerExited) and (event.begun is not None or undeliverable)
+            assert blamed, f"{task.name} is blamed"
         elif verdict is Verdict.CANCELLED:
-            self._check_cancelled(task)
+            self._check_cancelled(task, left)
         elif verdict is Verdict.BROKEN:
             assert self._broken & {task.tag, None}, "nobody said that the group is broken"
         else:
             assert self.scheduler.state is not PoolState.OPEN
 
-    def _check_cancelled(self, task: Task) -> None:
-        if self._closing_now or task.id in self.kill_asked:
+    def _check_cancelled(self, task: Task, items: list[int]) -> None:
+        if self._closing_now or task.id in self.kill_asked or not (items or task.size):
             return
         assert task.id in self.cancel_asked, f"{task.name} was cancelled by nobody"
+        assert not any(self.item_begins[item] for item in items), f"{task.name} was cancelled though items had begun"
         assert not self.begins[task.id], f"{task.name} was cancelled though it had begun"
+
+
+def call(task: Task) -> str:
+    """What a task is called."""
+    return task.name if task.size == 1 else f"{task.name}*{task.size}"
 
 
 def say(action: Action) -> str:
@@ -351,7 +529,7 @@ def say(action: Action) -> str:
             return f"start w{worker.id} for {'general' if worker.group.tag is None else worker.group.tag}"
         case Dispatch(worker, leases):
             how = "runs" if leases[0].task.state is TaskState.RUNNING else "ahead"
-            return f"w{worker.id} {how} {' '.join(lease.task.name for lease in leases)}"
+            return f"w{worker.id} {how} {' '.join(call(lease.task) for lease in leases)}"
         case Recall(worker):
             return f"recall w{worker.id}"
         case Stop(worker):
@@ -360,6 +538,10 @@ def say(action: Action) -> str:
             return f"kill w{worker.id}"
         case Begin(task):
             return f"begin {task.name}"
+        case Split(task, part):
+            return f"split {part.size} of {task.name}"
+        case Answer(task):
+            return f"{task.name} answered"
         case Settle(task, verdict):
             return f"{task.name} {verdict.value}"
         case Break(tag):
@@ -374,7 +556,7 @@ def check_kinds(scheduler: Scheduler) -> None:
     for group in scheduler.groups.values():
         if group.short or not group.backlog or group.state is GroupState.BROKEN:
             continue
-        if group.blocked_until > scheduler.now or general.idle.stranger(group.kind) is None:
+        if group.held_until or group.blocked_until > scheduler.now or general.idle.stranger(group.kind) is None:
             continue
         cap = group.settings.burst
         room = group.backlog.size if cap is None else cap - len(group.bursting)

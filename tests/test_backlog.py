@@ -89,7 +89,7 @@ def test_what_was_cancelled_is_let_go_of() -> None:
         task.state = TaskState.DONE
         backlog.forget(task)
     assert backlog.tasks() == tasks[:10]
-    assert len(backlog._level(0).fresh) <= 128
+    assert len(backlog._levels[0].fresh) <= 128
 
 
 def test_what_came_back_and_was_cancelled_is_let_go_of_too() -> None:
@@ -101,7 +101,7 @@ def test_what_came_back_and_was_cancelled_is_let_go_of_too() -> None:
         task.state = TaskState.DONE
         backlog.forget(task)
     assert backlog.tasks() == tasks[:10]
-    assert len(backlog._level(0).returned) <= 128
+    assert len(backlog._levels[0].returned) <= 128
 
 
 def test_a_priority_that_was_used_once_costs_nothing_for_ever() -> None:

@@ -92,7 +92,7 @@ def check_index_sources(output: str, folder: Path) -> None:
     ).groups()
     assert (slots, int(failed) >= 1, 1 <= int(burst) <= 3) == ("2", True, True)
     assert int(tasks) > 80, "the files, and the queries that were asked here for comparison"
-    assert int(found(r"^webserver +2 +(\d+) +0 +0 +[\d.]+ +[\d.]+ +[\d.]+$", output)[1]) > 0
+    assert int(found(r"^webserver +2 +(\d+) +0 +\d+ +[\d.]+ +[\d.]+ +[\d.]+$", output)[1]) > 0
     assert int(found(r"^  the same, asked of processors +(\d+) +[\d.]+", output)[1]) > 0
     assert int(found(r"^what failed: (\d+)$", output)[1]) == int(failed)
     found(r"^  WorkerCrashed: .*SIGSEGV", output)

@@ -160,22 +160,21 @@ def test_inv11_a_worker_killed_while_idle_costs_nothing(local_pool: MakePool) ->
 
 
 def test_inv13_a_timeout_kills_the_tree_and_names_the_task(local_pool: MakePool, tmp_path: Path) -> None:
-    note = str(tmp_path / "pid")
+    alive = str(tmp_path / "alive")
+    os.mkfifo(alive)
 
     def with_child() -> None:
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        Path(note).write_text(str(child.pid))
-        child.wait()
+        with open(alive, "w") as held:
+            subprocess.run([sys.executable, "-c", "import time; time.sleep(600)"], stdout=held, check=False)
 
     pool = local_pool(1)
-    error = pool.options(timeout=1.5, name="slow").submit(with_child).exception()
+    future = pool.options(timeout=1.5, name="slow").submit(with_child)
+    with open(alive) as file:
+        error = future.exception()
+        assert file.read() == "", "the end comes when the last who holds the other end has gone"
     assert isinstance(error, TaskTimeout)
     assert isinstance(error, TimeoutError)
     assert (error.task, error.timeout) == ("slow", 1.5)
-    assert (
-        not psutil.pid_exists(int(Path(note).read_text()))
-        or psutil.Process(int(Path(note).read_text())).status() == psutil.STATUS_ZOMBIE
-    )
     assert pool.submit(abs, -1).result() == 1
 
 

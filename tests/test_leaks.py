@@ -7,7 +7,9 @@ import sys
 import weakref
 from collections.abc import Callable
 
-from benchmarks.leaks import belongings, live
+import pytest
+
+from benchmarks.leaks import Belongings, belongings, leaks, live
 from gpool import GroupedPool
 
 MakePool = Callable[..., GroupedPool]
@@ -19,6 +21,22 @@ def test_tasks_crashes_and_resizes_leave_no_descriptor_thread_or_process(local_p
     before = belongings()
     live(pool, 0.1)
     assert belongings()[:3] == before[:3]
+
+
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [
+        ({}, []),
+        ({"descriptors": 11}, ["descriptors"]),
+        ({"threads": 6, "processes": 4}, ["threads", "processes"]),
+        ({"blocks": 80_800, "memory": 21_000_000}, []),
+        ({"blocks": 90_000, "memory": 20_000_001}, ["blocks"]),
+        ({"memory": 21_000_001}, ["memory"]),
+    ],
+)
+def test_what_counts_as_a_leak(more: dict[str, int], kept: list[str]) -> None:
+    before = Belongings(descriptors=10, threads=5, processes=3, blocks=80_000, memory=20_000_000)
+    assert leaks(before, before._replace(**more)) == kept
 
 
 class Thing:

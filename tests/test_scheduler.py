@@ -11,7 +11,7 @@ from collections.abc import Hashable
 import pytest
 
 from gpool import limits
-from gpool.events import Ended, ExitBegan, Recalled, WorkerExited, WorkerReady
+from gpool.events import Ended, ExitBegan, Progressed, Recalled, WorkerExited, WorkerReady
 from gpool.model import Group, GroupState, PoolState, Verdict, WorkerState
 from tests.machine import RETURNED, Machine
 
@@ -338,6 +338,14 @@ def test_inv05_a_head_that_turns_out_long_gives_back_what_is_behind_it() -> None
     words += machine.submit("a")
     assert any(word.startswith("recall") for word in words)
     assert not machine.runner(first).waiting
+
+
+def test_inv05_what_cannot_be_taken_back_just_now_is_asked_for_again() -> None:
+    machine = machine_with_short_tasks({"a": 1, None: 0}, "a")
+    machine.submit_many("a", 6)
+    assert machine.runner(machine.running[0]).waiting
+    assert machine.tell(Recalled(1, (), refused=True)) == []
+    assert machine.after(limits.STUCK_SECONDS)[0] == "recall w1"
 
 
 def test_inv05_a_task_with_a_timeout_is_sent_only_to_a_worker_that_begins_it_at_once() -> None:
@@ -933,6 +941,147 @@ def test_inv16_a_group_broken_by_crashes_goes_on_for_tags_that_only_burst() -> N
     assert machine.running == ["a1"]
 
 
+def crash_in_a_row(machine: Machine, tag: Hashable, times: int) -> list[str]:
+    """Tasks of the tag take their workers along, one after the other."""
+    words: list[str] = []
+    for number in range(times):
+        name = f"crash{number}"
+        machine.submit(tag, name)
+        while name not in machine.running:
+            if not machine.all_ready():
+                machine.until_timer()
+        words = machine.exited(machine.runner(name).worker.id)
+    return words
+
+
+def test_inv16_a_tag_that_only_bursts_backs_off_alone() -> None:
+    machine = Machine({"a": 0, "b": 0, None: 1})
+    crash_in_a_row(machine, "a", limits.CRASHES_AT_ONCE)
+    assert machine.now == 0.0
+    crash_in_a_row(machine, "a", 1)
+    assert machine.scheduler.groups["a"].state is GroupState.BACKING_OFF
+    assert machine.scheduler.groups[None].state is GroupState.SOUND
+    machine.submit("a", "waits")
+    assert machine.all_ready() == [], "the worker is replaced at once, but not for the tag that killed it"
+    assert machine.submit("b") == ["w12 runs b1"]
+    machine.submit("b")
+    machine.after(0.01)
+    assert machine.ended("b1") == ["b1 returned", "w12 runs b2"]
+    assert machine.after(0.02) == [], "it contends again, and the slot is taken"
+    assert machine.scheduler.groups["a"].state is GroupState.SOUND
+    assert machine.ended("b2") == ["b2 returned", "w12 runs waits"]
+
+
+def test_inv16_a_tag_that_only_bursts_is_placed_again_when_its_time_has_come() -> None:
+    machine = Machine({"a": 0, None: 1})
+    crash_in_a_row(machine, "a", limits.CRASHES_AT_ONCE + 1)
+    machine.all_ready()
+    assert machine.submit("a", "waits") == []
+    assert machine.until_timer() == ["w12 runs waits"]
+    assert machine.now == limits.crash_delay(limits.CRASHES_AT_ONCE + 1)
+
+
+def test_inv16_a_tag_that_only_bursts_is_held_back_ever_longer_and_then_broken() -> None:
+    machine = Machine({"a": 0, "b": 0, None: 1})
+    words = crash_in_a_row(machine, "a", limits.MAX_CRASHES)
+    delays = [limits.crash_delay(crashes) for crashes in range(1, limits.MAX_CRASHES)]
+    assert machine.now == pytest.approx(sum(delays))
+    assert "break a" in words
+    assert machine.submit("a")[-1].endswith("group broken")
+    machine.all_ready()
+    assert machine.submit("b")[-1].endswith("runs b1")
+
+
+def test_inv16_a_tag_of_its_own_kind_that_is_held_back_takes_no_general_slot_from_others() -> None:
+    machine = Machine({"own": Group(0, nice=1), "b": 0, None: 1})
+    crash_in_a_row(machine, "own", limits.CRASHES_AT_ONCE + 1)
+    machine.all_ready()
+    assert machine.submit("own", "waits") == [], "no worker of another kind is replaced for it"
+    assert machine.submit("b")[-1].endswith("runs b1")
+    machine.ended("b1")
+    words = machine.until_timer()
+    assert [word.split()[0] for word in words] == ["stop", "start"]
+    assert machine.all_ready()[-1].endswith("runs waits")
+
+
+def test_inv16_a_tag_that_is_held_back_keeps_its_own_workers_only() -> None:
+    machine = Machine({"a": 2, None: 1})
+    crash_in_a_row(machine, "a", limits.CRASHES_AT_ONCE + 1)
+    machine.all_ready()
+    (own,) = machine.scheduler.groups["a"].idle
+    assert machine.submit("a", "first") == [f"w{own.id} runs first"]
+    assert machine.submit("a", "second") == [], "neither a general worker, nor a new one of its own"
+    words = machine.until_timer()
+    assert [word for word in words if "runs second" in word]
+
+
+def test_inv16_crashes_of_the_general_groups_own_tasks_leave_its_workers_to_others() -> None:
+    machine = Machine({"a": 0, None: 1})
+    words = crash_in_a_row(machine, None, limits.CRASHES_AT_ONCE + 1)
+    assert words[-1].startswith("start")
+    machine.all_ready()
+    assert machine.submit(None, "waits") == []
+    assert machine.submit("a")[-1].endswith("runs a1")
+    machine.ended("a1")
+    assert machine.until_timer()[-1].endswith("runs waits")
+
+
+@pytest.mark.parametrize("how", ["a task that ends", "a resize"])
+def test_inv16_what_breaks_the_row_ends_the_pause(how: str) -> None:
+    machine = Machine({"a": 1, None: 1})
+    machine.submit("a", "good")
+    crash_in_a_row(machine, "a", limits.CRASHES_AT_ONCE + 1)
+    machine.all_ready()
+    assert machine.submit("a", "waits") == []
+    words = machine.ended("good") if how == "a task that ends" else machine.resize({"a": 1})
+    assert [word for word in words if "runs waits" in word]
+    assert machine.scheduler.groups["a"].state is GroupState.SOUND
+
+
+def test_inv16_a_tag_that_was_held_back_banks_no_credit() -> None:
+    machine = Machine({"a": 0, "b": 0, None: 1})
+    crash_in_a_row(machine, "a", limits.CRASHES_AT_ONCE + 8)
+    machine.submit_many("a", 6)
+    machine.submit_many("b", 30)
+    machine.all_ready()
+    while machine.scheduler.groups["a"].state is GroupState.BACKING_OFF:
+        machine.after(0.1)
+        machine.ended(machine.running[0])
+    order = ""
+    for _ in range(6):
+        machine.after(0.1)
+        order += machine.running[0][0]
+        machine.ended(machine.running[0])
+    assert "aaa" not in order, "it starts where the others are"
+
+
+def test_inv16_what_is_sent_ahead_elsewhere_is_taken_back_when_the_pause_ends() -> None:
+    machine = Machine({"a": 0, "b": 0, None: 1})
+    machine.submit("b")
+    machine.ended("b1", seconds=0.001)
+    crash_in_a_row(machine, "a", limits.CRASHES_AT_ONCE + 1)
+    machine.all_ready()
+    machine.submit("a", "waits")
+    assert machine.submit_many("b", 3) == ["w12 runs b2", "w12 ahead b3 b4"], "nobody else waits"
+    assert "recall w12" in machine.until_timer()
+    assert machine.ended("b2", seconds=0.001)[-1] == "w12 runs waits"
+
+
+def test_inv16_a_pause_that_ends_leaves_the_back_off_of_the_workers_alone() -> None:
+    machine = Machine({None: 1})
+    crash_in_a_row(machine, None, limits.CRASHES_AT_ONCE + 1)
+    machine.submit(None, "waits")
+    machine.after(0.01)
+    machine.all_ready()
+    (idle,) = machine.processes
+    assert machine.exited(idle) == [], "it died with no task in hand, so no worker is started for a while"
+    assert machine.until_timer() == [], "the tag may have a worker again, and there is none"
+    assert machine.scheduler.groups[None].state is GroupState.BACKING_OFF
+    (start,) = machine.until_timer()
+    assert start.startswith("start")
+    assert machine.all_ready()[-1].endswith("runs waits")
+
+
 def test_inv16_a_tag_that_loses_its_slots_while_the_general_group_is_broken_ends_its_tasks() -> None:
     machine = Machine({"a": 1, None: 1}, ready=False)
     machine.submit("a")
@@ -1049,15 +1198,251 @@ def test_at_interpreter_exit_a_retry_that_can_get_no_worker_ends_as_the_pool_doe
     assert machine.until_timer() == ["a1 pool closed", "close"]
 
 
+# -- blocks ---------------------------------------------------------------------------------------------------
+
+
+def test_inv05_a_block_is_answered_item_by_item() -> None:
+    machine = Machine({"a": 1, None: 0})
+    assert machine.submit_block("a", 5) == ["w1 runs a1*5"]
+    assert machine.answer(1, 2) == ["a1 answered"]
+    assert machine.tasks["a1"].size == 3
+    assert machine.answer(1, 2, raised=1) == ["a1 answered"]
+    assert machine.answer(1, 1) == ["a1 answered", "a1 returned"]
+    group = machine.scheduler.groups["a"]
+    assert (group.done, group.failed, group.lost) == (4, 1, 0)
+
+
+def test_inv05_the_last_block_is_shared_out_among_all_slots() -> None:
+    machine = Machine({"a": 2, None: 2})
+    machine.submit_block("a", 400)
+    held = sorted(len(way.items) for process in machine.processes.values() for way in process.ways.values())
+    assert held == [42, 57, 75, 100]
+    assert sum(task.size for task in machine.scheduler.groups["a"].backlog.tasks()) == 400 - sum(held)
+
+
+def test_inv05_small_blocks_are_not_cut_to_crumbs() -> None:
+    machine = Machine({"a": 4, None: 0})
+    assert machine.submit_block("a", 9) == ["split 8 of a1", "w4 runs a1*8", "w3 runs a1"]
+
+
+def test_inv05_only_the_last_block_is_shared_out() -> None:
+    machine = Machine({"a": 1, "b": 1, None: 0}, ready=False)
+    machine.submit_all(*[machine.task("a", size=100) for _ in range(2)])
+    assert machine.ready(1) == ["w1 runs a1*100"]
+
+
+def test_inv05_what_is_left_of_a_block_is_the_next_to_run() -> None:
+    machine = Machine({"a": 1, None: 1}, ready=False)
+    machine.submit_block("a", 40)
+    machine.submit("a", "later")
+    assert machine.ready(1) == ["w1 runs a1*40"], "it was not the last one"
+    machine = Machine({"a": 1, None: 1}, ready=False)
+    machine.submit_block("a", 40)
+    assert machine.ready(1) == ["split 20 of a1", "w1 runs a1*20"]
+    machine.submit("a", "later")
+    assert machine.ready(2) == ["w2 runs a1*20"]
+
+
+def test_inv05_another_tag_that_waits_gets_the_block_split() -> None:
+    machine = Machine({"a": 0, "b": 0, None: 1})
+    machine.submit_block("a", 10)
+    machine.answer(1, 3)
+    assert machine.submit("b") == ["recall w1", "split 1 of a1"]
+    assert machine.queued == ["a1", "b1"]
+    machine.after(0.001)
+    assert machine.answer(1, 1) == ["a1 answered", "a1 returned", "w1 runs b1"]
+    assert machine.ended("b1") == ["b1 returned", "w1 runs a1*6"]
+
+
+def test_inv05_a_tag_below_its_reserve_gets_nothing_taken_back_for_it() -> None:
+    machine = Machine({"a": 0, "b": 1, None: 1})
+    machine.submit_block("a", 10)
+    assert machine.submit("b") == ["w1 runs b1"]
+
+
+def test_inv05_a_general_slot_with_another_tag_waiting_gets_one_item_at_a_time() -> None:
+    machine = Machine({"a": 0, "b": 0, None: 1})
+    machine.submit("a", "first")
+    machine.submit_block("a", 10)
+    machine.submit_block("b", 10)
+    served = []
+    for _ in range(8):
+        (process,) = machine.processes.values()
+        assert not process.ways, "no more than one item"
+        (name,) = machine.running
+        machine.after(0.001)
+        machine.ended(name, seconds=0.001)
+        served.append(tag_of(name))
+    assert served[1:] == ["b", "a"] * 3 + ["b"]
+
+
+def test_inv05_a_slot_that_is_idle_gets_its_share_of_a_block_that_runs() -> None:
+    machine = Machine({"a": 2, None: 0})
+    machine.submit("a", "short")
+    machine.submit_block("a", 16)
+    machine.answer(1, 3)
+    assert machine.ended("short") == ["short returned", "w2 runs a2*8"]
+    words = machine.answer(2, 8)
+    assert words == ["a2 answered", "a2 returned", "recall w1", "split 1 of a2", "w2 runs a2*4"]
+
+
+def test_inv05_a_worker_that_comes_up_gets_its_share_of_a_block_that_runs() -> None:
+    machine = Machine({"a": 1, None: 0})
+    machine.submit_block("a", 40)
+    machine.resize({"a": 2})
+    assert machine.ready(2) == ["recall w1", "split 1 of a1", "split 20 of a1", "w2 runs a1*20"]
+
+
+def test_inv05_a_resize_takes_the_rest_of_a_block_back() -> None:
+    machine = Machine({"a": 2, None: 0})
+    machine.submit_block("a", 40)
+    assert machine.resize({"a": 1})[:2] == ["recall w1", "split 1 of a1"]
+    assert machine.answer(1, 1) == ["a1 answered", "a1 returned", "stop w1"]
+    assert machine.answer(2, 20)[-1] == "w2 runs a1*9", "what is left of the drained worker's share goes first"
+
+
+def test_inv05_a_block_in_an_item_that_takes_long_is_recalled_by_its_timer() -> None:
+    machine = Machine({"a": 1, None: 0})
+    machine.submit_block("a", 10)
+    machine.after(limits.STUCK_SECONDS * 0.9)
+    assert machine.answer(1, 2) == ["a1 answered"]
+    assert machine.until_timer() == [], "it has answered meanwhile"
+    assert machine.until_timer() == ["recall w1", "split 1 of a1"]
+    assert machine.now == pytest.approx(limits.STUCK_SECONDS * 1.9)
+    assert machine.scheduler.next_timer is None, "one item is left, and nothing more to be asked for"
+    assert machine.answer(1, 1) == ["a1 answered", "a1 returned", "w1 runs a1*7"]
+
+
+def test_inv05_a_higher_priority_goes_before_the_rest_of_a_block() -> None:
+    machine = Machine({"a": 1, None: 0})
+    machine.submit_block("a", 10)
+    assert machine.submit("a", "urgent", priority=1) == ["recall w1", "split 1 of a1"]
+    assert machine.answer(1, 1) == ["a1 answered", "a1 returned", "w1 runs urgent"]
+
+
+def test_inv06_max_tasks_per_child_counts_the_items_of_blocks() -> None:
+    machine = Machine({"a": Group(1, max_tasks_per_child=4), None: 0})
+    assert machine.submit_block("a", 10) == ["split 4 of a1", "w1 runs a1*4"]
+    assert machine.answer(1, 3) == ["a1 answered"]
+    assert machine.answer(1, 1) == ["a1 answered", "a1 returned", "stop w1", "start w2 for a"]
+    assert machine.ready(2) == ["split 4 of a1", "w2 runs a1*4"]
+
+
+def test_inv06_a_block_is_not_sent_ahead_to_a_worker_that_is_to_be_recycled() -> None:
+    machine = machine_with_short_tasks({"a": Group(1, max_tasks_per_child=50), None: 0}, "a")
+    machine.submit("a")
+    assert machine.submit_block("a", 10) == []
+    assert machine.ended("a2", seconds=SHORT) == ["a2 returned", "w1 runs a3*10"]
+
+
+def test_inv06_a_worker_that_has_run_more_for_other_tags_gets_one_item() -> None:
+    machine = Machine({"a": Group(0, max_tasks_per_child=2), "b": 0, None: 1})
+    for _ in range(4):
+        machine.submit("b", "of b")
+        machine.ended("of b")
+    assert machine.submit_block("a", 10) == ["split 1 of a1", "w1 runs a1"]
+    assert machine.ended("a1") == ["a1 returned", "stop w1", "start w2 for general"]
+
+
+def test_inv08_a_cancelled_block_ends_where_it_has_come_to() -> None:
+    machine = Machine({"a": 1, None: 0})
+    machine.submit_block("a", 10)
+    machine.answer(1, 4)
+    assert machine.cancel("a1") == ["recall w1", "split 1 of a1", "a1 cancelled"]
+    assert machine.answer(1, 1) == ["a1 answered", "a1 returned"]
+    assert machine.scheduler.groups["a"].done == 5
+
+
+def test_inv08_a_block_whose_items_have_all_begun_is_not_cancelled() -> None:
+    machine = Machine({"a": 1, None: 0})
+    machine.submit_block("a", 2)
+    machine.answer(1, 1)
+    assert machine.cancel("a1") == []
+    assert machine.answer(1, 1) == ["a1 answered", "a1 returned"]
+
+
+def test_inv10_a_crash_costs_the_item_that_had_begun() -> None:
+    machine = Machine({"a": 1, None: 0})
+    machine.submit_block("a", 10)
+    machine.answer(1, 3)
+    assert machine.exited(1) == ["split 1 of a1", "a1 crashed", "start w2 for a"]
+    assert machine.blamed == [4]
+    assert machine.ready(2) == ["w2 runs a1*6"]
+    group = machine.scheduler.groups["a"]
+    assert (group.done, group.lost) == (3, 1)
+
+
+def test_inv11_a_death_between_two_items_costs_none() -> None:
+    machine = Machine({"a": 1, None: 0}, eager=False)
+    machine.submit_block("a", 10)
+    machine.begin(1)
+    machine.answer(1, 3)
+    assert machine.exited(1) == ["start w2 for a"]
+    assert machine.ready(2) == ["w2 runs a1*7"]
+    assert machine.blamed == []
+
+
+def test_inv11_a_block_whose_worker_dies_after_every_item_is_never_blamed() -> None:
+    machine = Machine({"a": 1, None: 0}, eager=False)
+    machine.submit_block("a", 8)
+    for worker in range(1, 8):
+        machine.begin(worker)
+        machine.answer(worker, 1)
+        machine.exited(worker)
+        machine.all_ready()
+    assert machine.blamed == []
+    assert machine.scheduler.groups["a"].done == 7
+
+
+def test_inv12_answers_kept_when_the_worker_died_are_read() -> None:
+    machine = Machine({"a": 1, None: 0})
+    machine.submit_block("a", 10)
+    for _ in range(4):
+        machine.end_item(1)
+        machine.begin_item(1)
+    assert machine.exited(1) == ["a1 answered", "split 1 of a1", "a1 crashed", "start w2 for a"]
+    assert machine.blamed == [5]
+
+
+def test_inv10_a_kill_for_memory_harms_one_item() -> None:
+    machine = Machine({"a": Group(1, memory_limit=1000), None: 0})
+    machine.submit_block("a", 10)
+    machine.answer(1, 2)
+    assert machine.sampled(1, 2000) == ["recall w1", "kill w1", "split 1 of a1"]
+    assert machine.exited(1) == ["a1 out of memory", "start w2 for a"]
+    assert machine.blamed == [3]
+    assert machine.ready(2) == ["w2 runs a1*7"]
+
+
+def test_inv09_answers_of_a_lease_that_nobody_holds_are_dropped() -> None:
+    machine = Machine({"a": 1, None: 0})
+    machine.submit_block("a", 10)
+    number = machine.processes[1].worker.leases[0].number
+    for stale in (Progressed(1, number + 1, 1, 0, False), Progressed(9, number, 1, 0, True)):
+        assert machine.tell(stale) == []
+    assert machine.scheduler.dropped == 2
+    assert machine.tasks["a1"].size == 10
+
+
+def test_inv05_what_came_back_of_blocks_is_queued_in_the_order_of_submission() -> None:
+    machine = Machine({"a": 2, None: 0})
+    machine.submit_all(*[machine.task("a", size=10) for _ in range(3)])
+    first, second = machine.processes.values()
+    machine.answer(second.worker.id, 1)
+    machine.answer(first.worker.id, 1)
+    machine.exited(second.worker.id)
+    machine.exited(first.worker.id)
+    waiting = [machine.items[task.id][0] for task in machine.scheduler.groups["a"].backlog.tasks()]
+    assert waiting == sorted(waiting)
+
+
 # -- the machine itself ---------------------------------------------------------------------------------------
 
 
-def test_depth_counts_the_slots_of_use_and_what_may_go_ahead() -> None:
+def test_usable_slots_are_those_a_tag_could_hold() -> None:
     machine = Machine({"a": Group(1, burst=1), "b": 2, None: 3})
-    assert [machine.scheduler.depth(tag) for tag in ("a", "b", None)] == [2, 5, 3]
-    machine.submit("a")
-    machine.ended("a1", seconds=0.001)
-    assert machine.scheduler.depth("a") == 2 * (1 + limits.ahead(0.001))
+    scheduler = machine.scheduler
+    assert [scheduler.usable_slots(scheduler.groups[tag]) for tag in ("a", "b", None)] == [2, 5, 3]
 
 
 def test_transitions_are_kept_only_for_those_who_listen() -> None:

@@ -12,7 +12,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from gpool.events import Ended, ExitBegan, Recalled, WorkerExited, WorkerReady
+from gpool.events import Ended, ExitBegan, Progressed, Recalled, WorkerExited, WorkerReady
 from gpool.model import Group, GroupState, PoolState, Task, TaskState, Verdict
 from tests.machine import RAISED, RETURNED, Machine, Process
 
@@ -33,7 +33,7 @@ class SchedulerWalk(RuleBasedStateMachine):
     @initialize(
         sizes=st.tuples(few, few, few, few),
         caps=st.tuples(*[st.sampled_from((None, None, 0, 1, 2))] * 3),
-        recycled_after=st.sampled_from((None, None, 1, 3)),
+        recycled_after=st.sampled_from((None, None, 1, 3, 50)),
         general_first=st.booleans(),
         send_ahead=st.sampled_from((True, True, True, False)),
         general_own_kind=st.sampled_from((False, False, True)),
@@ -73,11 +73,23 @@ class SchedulerWalk(RuleBasedStateMachine):
         made = [self.machine.task(tag, priority=priority, timeout=timeout, retries=retries) for _ in range(number)]
         self.machine.submit_all(*made)
 
+    @rule(
+        tag=tags,
+        number=st.integers(1, 3),
+        size=st.sampled_from((2, 3, 9, 30)),
+        priority=st.sampled_from((0, 0, 0, 1, -1)),
+    )
+    def submit_blocks(self, tag: Hashable, number: int, size: int, priority: int) -> None:
+        self.machine.submit_all(*[self.machine.task(tag, priority=priority, size=size) for _ in range(number)])
+
     @precondition(lambda self: self.unfinished)
     @rule(n=st.integers(0, 40), kill=st.booleans())
     def cancel(self, n: int, kill: bool) -> None:
         machine = self.machine
         task = self.unfinished[n % len(self.unfinished)]
+        if task.id in machine.items:
+            self.cancel_block(task)
+            return
         must = kill or (task.state is TaskState.QUEUED and task.attempt == 0)
         written, waits, lost = self.where(task)
         machine.cancel(task.name, kill=kill)
@@ -87,6 +99,16 @@ class SchedulerWalk(RuleBasedStateMachine):
             assert machine.verdict(task.name) is Verdict.CANCELLED
         elif machine.begins[task.id]:
             assert machine.verdict(task.name) is None, "plain cancel leaves what has begun"
+
+    def cancel_block(self, task: Task) -> None:
+        """Nothing of it begins any more, but the one item that a process cannot be kept from beginning."""
+        machine = self.machine
+        items, begun = list(machine.items[task.id]), machine.item_begins.copy()
+        process = next((p for p in self.processes() if task.lease is not None and p.worker is task.lease.worker), None)
+        machine.cancel_task(task)
+        if process is None or not (process.ended or process.reporting):
+            unbegun = [item for item in items if not (machine.item_ends[item] or begun[item])]
+            assert len(unbegun) <= (process is not None), "all is cancelled but what a process may begin at any moment"
 
     def where(self, task: Task) -> tuple[bool, bool, bool]:
         """Whether the task's result is written, whether it waits in a process, whether its process is dead."""
@@ -125,6 +147,10 @@ class SchedulerWalk(RuleBasedStateMachine):
         return [p for p in self.processes() if p.up and not p.ended and (p.begun or p.waiting)]
 
     @property
+    def in_blocks(self) -> list[Process]:
+        return [each for each in self.at_work if each.way is not None]
+
+    @property
     def written(self) -> list[Process]:
         return [each for each in self.processes() if each.unread]
 
@@ -152,9 +178,41 @@ class SchedulerWalk(RuleBasedStateMachine):
         process = self.at_work[n % len(self.at_work)]
         self.begin(process)
         for _ in range(number):
-            if process.begun is not None:
+            if process.way is not None:
+                self.run_block(process, seconds)
+                self.begin(process)
+            elif process.begun is not None:
                 self.machine.write(process.worker.id, RAISED if raises else RETURNED, seconds, retry=retry and raises)
                 self.begin(process)
+
+    @precondition(lambda self: self.in_blocks)
+    @rule(n=which, number=st.integers(0, 9), raises=st.booleans(), stops=st.booleans())
+    def work_in_a_block(self, n: int, number: int, raises: bool, stops: bool) -> None:
+        """A process ends so many items of its block, and is in the next one or stops before it; it writes nothing."""
+        process = self.in_blocks[n % len(self.in_blocks)]
+        self.run_items(process, number, raises=raises)
+        if not stops:
+            self.machine.begin_item(process.worker.id)
+
+    @precondition(lambda self: self.in_blocks)
+    @rule(n=which, seconds=seconds, final=st.sampled_from((True, True, False)))
+    def write_answers(self, n: int, seconds: float, final: bool) -> None:
+        """A process writes what it has kept, be it nothing."""
+        process = self.in_blocks[n % len(self.in_blocks)]
+        self.machine.write_answers(process.worker.id, seconds, final=final)
+
+    def run_items(self, process: Process, number: int, *, raises: bool = False) -> None:
+        way, worker = process.way, process.worker.id
+        assert way is not None
+        for _ in range(number):
+            if way.in_one or self.machine.begin_item(worker):
+                self.machine.end_item(worker, raises=raises)
+
+    def run_block(self, process: Process, seconds: float) -> None:
+        """A process runs its block as far as it may, and leaves it."""
+        assert process.way is not None
+        self.run_items(process, len(process.way.items))
+        self.machine.write_answers(process.worker.id, seconds)
 
     def begin(self, process: Process) -> None:
         if process.begun is None and process.waiting:
@@ -206,6 +264,18 @@ class SchedulerWalk(RuleBasedStateMachine):
             if n % 2:
                 self.all_ready()
 
+    @rule(rarely=st.integers(0, 4), tag=tags, times=st.sampled_from((11, 14, 32)))
+    def tasks_kill(self, rarely: int, tag: Hashable, times: int) -> None:
+        """Task after task of one tag takes its worker along, until the tag is held back; more of its tasks wait."""
+        for _ in range(0 if rarely else times):
+            self.submit(tag, 2, 0, None, 0)
+            self.all_ready()
+            mine = [each for each in self.at_work if each.worker.serving is self.machine.scheduler.groups[tag]]
+            if not mine:
+                return
+            self.begin(mine[0])
+            self.machine.exited(mine[0].worker.id)
+
     @rule(seconds=st.sampled_from((0.0001, 0.02, 0.06, 1.0, 6.0)))
     def time_passes(self, seconds: float) -> None:
         self.machine.after(seconds)
@@ -231,9 +301,11 @@ class SchedulerWalk(RuleBasedStateMachine):
         if holder is None or all(held.number != lease for held in list(holder.leases)[:1]):
             dropped = scheduler.dropped
             assert self.machine.tell(Ended(worker, lease, RETURNED)) == []
-            assert scheduler.dropped == dropped + 1
+            assert self.machine.tell(Progressed(worker, lease, 1, 1, bool(worker % 2))) == []
+            assert scheduler.dropped == dropped + 2
         if holder is None or all(held.number != lease for held in holder.leases):
-            assert not [word for word in self.machine.tell(Recalled(worker, (lease,))) if "runs" in word]
+            for recalled in (Recalled(worker, (lease,)), Recalled(worker, (), lease, 2)):
+                assert not [word for word in self.machine.tell(recalled) if "runs" in word]
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -258,6 +330,8 @@ class SchedulerWalk(RuleBasedStateMachine):
             machine.close()
         self.run_out()
         assert not self.unfinished, "a task never ends"
+        assert not machine.items, "an item never ends"
+        assert set(machine.item_ends.values()) <= {1}, "each item ends once"
         for process in self.processes():
             machine.exited(process.worker.id)
         assert machine.closed
@@ -297,7 +371,10 @@ class SchedulerWalk(RuleBasedStateMachine):
                 machine.read(number)
             elif process.begun or process.waiting:
                 self.begin(process)
-                machine.write(number, RETURNED, seconds)
+                if process.way is not None:
+                    self.run_block(process, seconds)
+                else:
+                    machine.write(number, RETURNED, seconds)
             else:
                 continue
             busy = True

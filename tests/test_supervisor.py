@@ -21,13 +21,17 @@ from gpool import (
     TaskTimeout,
     WorkerCrashed,
 )
+from gpool.blocks import Block, Chunk, outcome_in
 from gpool.events import ResizeAsked
 from gpool.futures import Future
 from gpool.model import Options, PoolState, Verdict
+from gpool.outcome import Outcome
 from gpool.scheduler import Transition
 from gpool.supervisor import Supervisor
 from gpool.workers.backend import Settings
-from gpool.workers.payload import one_call
+from gpool.workers.blocks import pack_item
+from gpool.workers.payload import Shared, one_call
+from tests.bombs import Bomb
 
 
 class Stage:
@@ -449,3 +453,187 @@ def test_put_returns_once_its_task_holds_a_slot() -> None:
     backend.run(1)
     assert returned[0].result(60) == 1
     pool.stop()
+
+
+# -- blocks ---------------------------------------------------------------------------------------------------
+
+
+class Owner:
+    """Of blocks: notes what becomes of their items."""
+
+    def __init__(self) -> None:
+        self.ends: dict[int, Outcome] = {}
+        self.order: list[int] = []
+        self.cancelled: set[int] = set()
+        self.blocks: set[Block] = set()
+        self.last: Block | None = None
+
+    def block_began(self, block: Block) -> None:
+        self.blocks.add(block)
+        self.last = block
+
+    def take(self, chunk: Chunk) -> None:
+        outcomes = [outcome_in(entry) for entry in chunk.entries()]
+        assert len(outcomes) == chunk.size
+        assert sum(outcome.error is not None for outcome in outcomes) == chunk.failed
+        for number, outcome in enumerate(outcomes, chunk.first):
+            assert number not in self.ends, "it ends twice"
+            self.ends[number] = outcome
+            self.order.append(number)
+            if chunk.cancelled:
+                self.cancelled.add(number)
+
+    def block_ended(self, block: Block) -> None:
+        assert block.done()
+        self.blocks.remove(block)
+
+    @property
+    def errors(self) -> dict[int, BaseException]:
+        return {number: end.error for number, end in sorted(self.ends.items()) if end.error is not None}
+
+    @property
+    def values(self) -> dict[int, Any]:
+        return {number: end.value for number, end in sorted(self.ends.items()) if end.error is None}
+
+
+def submit_block(on: Stage, fn: Callable[..., Any], items: list[Any], tag: Hashable = "a") -> Owner:
+    owner, shared = Owner(), Shared(fn, (), {})
+    entries = [pack_item((item,)) for item in items]
+    on.supervisor.submit_block(
+        tag, Options(), fn.__name__, len(items), lambda task: Block(task, entries, shared, 0, owner)
+    )
+    return owner
+
+
+def test_the_items_of_a_block_settle_as_they_are_answered(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    owner = submit_block(on, abs, [-n for n in range(10)])
+    on.backend.run(1, items=3)
+    assert owner.ends == {}
+    on.step()
+    assert owner.values == {0: 0, 1: 1, 2: 2}
+    assert on.supervisor.pending == on.supervisor.stats().pending == 7
+    on.backend.run(1, items=6)
+    on.step()
+    assert on.supervisor.pending == 1
+    on.backend.run(1)
+    on.step()
+    assert owner.values == {n: n for n in range(10)}
+    assert owner.blocks == set()
+    assert on.supervisor.pending == 0
+
+
+def test_inv10_a_death_in_a_block_costs_the_item_that_had_begun(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    owner = submit_block(on, abs, [-n for n in range(10)])
+    on.backend.run(1, items=3)
+    on.backend.begin(1)
+    on.backend.die(1, -11)
+    on.step()
+    (error,) = owner.errors.values()
+    assert isinstance(error, WorkerCrashed)
+    assert list(owner.errors) == [3]
+    assert (error.signal, error.started, error.task, error.attempt) == ("SIGSEGV", True, "abs", 1)
+    assert on.supervisor.pending == 6
+    on.ready()
+    (worker,) = on.backend.sent
+    on.backend.run(worker)
+    on.step()
+    assert owner.values == {n: n for n in range(10) if n != 3}
+    assert owner.blocks == set()
+
+
+def test_inv10_items_that_raise_or_do_not_pickle_end_alone(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    bomb = Bomb("raise", "unpickling", -1, in_parent=False)
+    owner = submit_block(on, half, [4, "x", bomb, 6, None])
+    on.backend.run(1)
+    on.step()
+    assert owner.values == {0: 2, 3: 3}
+    assert [type(error) for error in owner.errors.values()] == [TypeError, PayloadError, TypeError]
+    group = on.supervisor.stats().groups["a"]
+    assert (group.done, group.failed, group.lost) == (2, 3, 0)
+
+
+def half(n: int) -> int:
+    return n // 2
+
+
+def test_inv05_a_block_is_cut_where_the_worker_is_when_another_tag_waits(stage: MakeStage) -> None:
+    on = stage({"a": 0, "b": 0, None: 1})
+    owner = submit_block(on, abs, [-n for n in range(10)])
+    on.backend.run(1, items=4)
+    on.step()
+    future = on.submit("b", abs, -5)
+    on.clock.advance(0.001)
+    on.backend.run(1)
+    on.step()
+    assert owner.order == [0, 1, 2, 3, 4], "the item in hand ends, no more"
+    on.backend.run(1)
+    on.step()
+    assert future.result(0) == 5
+    on.backend.run(1)
+    on.step()
+    assert owner.values == {n: n for n in range(10)}
+
+
+def test_inv08_a_block_that_is_cancelled_ends_each_item_once(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    owner = submit_block(on, abs, [-n for n in range(10)])
+    on.backend.run(1, items=4)
+    on.step()
+    on.supervisor.cancel_all(lambda: [block.task for block in owner.blocks])
+    assert owner.cancelled == {5, 6, 7, 8, 9}
+    assert len({id(error) for error in owner.errors.values()}) == 5, "an error of its own for each"
+    on.backend.run(1)
+    on.step()
+    assert owner.values == {n: n for n in range(5)}
+    assert owner.blocks == set()
+
+
+def test_inv06_a_block_is_cut_and_goes_on_when_the_group_shrinks(stage: MakeStage) -> None:
+    on = stage({"a": 2, None: 0})
+    owner = submit_block(on, abs, [-n for n in range(40)])
+    on.supervisor.ask(ResizeAsked({"a": 1}, {}))
+    for _ in range(10):
+        for worker in [each for each, sent in on.backend.sent.items() if sent]:
+            on.backend.run(worker)
+        on.step()
+    assert owner.values == {n: n for n in range(40)}
+    assert owner.blocks == set()
+
+
+def test_inv08_items_of_a_block_end_when_the_pool_does(stage: MakeStage) -> None:
+    on = stage({"a": 1, None: 0})
+    owner = submit_block(on, abs, [-n for n in range(10)])
+    on.backend.run(1, items=4)
+    on.step()
+    on.supervisor.close(now=True)
+    on.step()
+    assert owner.cancelled == set(range(4, 10))
+    assert owner.blocks == set()
+    assert on.supervisor.pending == 0
+
+
+def test_inv08_items_of_a_broken_group_end_with_the_reason(stage: MakeStage) -> None:
+    on = stage({"a": Group(1, max_crashes=1), None: 0})
+    owner = submit_block(on, abs, [-n for n in range(4)])
+    on.backend.begin(1)
+    on.backend.die(1, -9)
+    on.step()
+    kinds = [type(error) for error in owner.errors.values()]
+    assert kinds == [WorkerCrashed, GroupBroken, GroupBroken, GroupBroken]
+    assert owner.blocks == set()
+
+
+def test_a_pool_that_fails_ends_the_items_too(stage: MakeStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    on = stage({"a": 1, None: 0})
+    owner = submit_block(on, abs, [-n for n in range(10)])
+    on.backend.run(1, items=4)
+    on.step()
+    monkeypatch.setattr(on.supervisor.scheduler, "handle", half)
+    on.submit("a", abs, -1)
+    on.step()
+    assert sorted(owner.errors) == list(range(4, 10))
+    assert all(isinstance(error, PoolError) for error in owner.errors.values())
+    assert owner.blocks == set()

@@ -77,9 +77,9 @@ class Round:
         self._end()
         del self._pool
         self.doing = "counting"
-        begun = self.books.begun()
+        begun, last = self.books.begun(), self.books.last_begun()
         for stream in self._streams:
-            stream.settle(begun, self.books.killed)
+            stream.settle(begun, last, self.books.killed)
         result = audit(self.books, cut_short=self._ending in ("stop", "cancel"))
         self._futures.clear()
         leaks = leaks_since(before)
@@ -96,7 +96,12 @@ class Round:
             None: 2,
         }
         return GroupedPool(
-            tags=groups, iteration=False, mp_context=self._method, listener=self.books.transitions.append
+            tags=groups,
+            iteration=False,
+            mp_context=self._method,
+            max_start_failures=1000,  # on a slow machine five workers in a row may be killed before they are up
+            max_crashes=1000,
+            listener=self.books.transitions.append,
         )
 
     def _torment(self, until: float) -> None:

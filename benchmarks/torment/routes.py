@@ -7,14 +7,14 @@ task, an error does not, so errors are kept by the stream and dealt out at the r
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as StockFuture
 from contextlib import suppress
 from typing import Any
 
 from benchmarks.torment.acts import Booby
-from benchmarks.torment.books import Account, Books, end_of, kind_of
+from benchmarks.torment.books import Account, Books, kind_of
 from benchmarks.torment.orders import CANCELLED, CRASHED, LARGE, Order
 from benchmarks.torment.tasks import perform
 from gpool import GroupedPool, NoSlots, PoolClosed, WorkerCrashed
@@ -137,30 +137,59 @@ class Stream:
         with self._lock:
             self.errors.append(error)
 
-    def settle(self, begun: dict[int, list[int]], killed: set[int]) -> None:
+    def settle(self, begun: dict[int, list[int]], last: dict[int, int], killed: set[int]) -> None:
         """Deal the errors out to the accounts that they fit; what was given up and has no end was cancelled."""
         left = [account for account in self.drawn if not account.ends]
-        for error in sorted(self.errors, key=end_of):  # crashes first: of these, it is clearer whose they are
-            account = max(left, key=lambda each: fit(each, error, begun[each.number], killed), default=None)
-            if account is not None and fit(account, error, begun[account.number], killed) > 0:
-                left.remove(account)
-                account.raised(error)
+
+        def fits(error: BaseException, account: Account) -> bool:
+            return fit(account, error, begun[account.number], last, killed)
+
+        dealt = deal(self.errors, left, fits)
+        for number, error in enumerate(self.errors):
+            if number in dealt:
+                dealt[number].raised(error)
             elif self.drawn:
                 self.drawn[0].wrong.append(f"an error that fits no task of its {self.route}: {error!r}")
+        left = [account for account in left if not account.ends]
         for account in left[: self.given_up]:
             account.may_cancel = account.uncertain = True
             account.ended(CANCELLED)
 
 
-def fit(account: Account, error: BaseException, begun: list[int], killed: set[int]) -> int:
-    """How well this error fits that task: 0 for not at all. A worker that dies has one task in hand, its last."""
+def fit(account: Account, error: BaseException, begun: list[int], last: dict[int, int], killed: set[int]) -> bool:
+    """Whether this error may be that task's end. ``last`` says which task each worker began last."""
     kind = kind_of(account)
-    if not isinstance(error, WorkerCrashed):
-        spoken = error.args == (account.number,) or not killed.intersection(begun)
-        return (1 + spoken) * (type(error).__name__ == kind.error)
-    if error.pid in begun:
-        return 4 if kind.end == CRASHED else 2 + account.number * (error.pid in killed)
-    return 1 if not begun and error.pid in killed else 0
+    if isinstance(error, WorkerCrashed):  # it has one task in hand: the last it noted, or one it did not come to note
+        if last.get(error.pid or 0) == account.number:
+            return kind.end == CRASHED or error.pid in killed
+        return not begun and error.pid in killed
+    if error.args and isinstance(error.args[0], int) and error.args != (account.number,):
+        return False  # it says whose it is
+    return bool(begun) and type(error).__name__ == kind.error
+
+
+def deal(
+    errors: Sequence[BaseException], accounts: Sequence[Account], fits: Callable[[BaseException, Account], bool]
+) -> dict[int, Account]:
+    """Give as many errors as possible an account each that they fit, by their places: a bipartite matching.
+
+    Several tasks may fit one error, so whoever is dealt one first may have to make do with another (Kuhn's method of
+    augmenting paths).
+    """
+    holder: dict[Account, int] = {}
+
+    def place(number: int, asked: set[Account]) -> bool:
+        for account in accounts:
+            if account not in asked and fits(errors[number], account):
+                asked.add(account)
+                if account not in holder or place(holder[account], asked):
+                    holder[account] = number
+                    return True
+        return False
+
+    for number in range(len(errors)):
+        place(number, set())
+    return {number: account for account, number in holder.items()}
 
 
 def ingest(pool: GroupedPool, stream: Stream) -> Feed | None:

@@ -10,7 +10,8 @@ Promises of a backend:
 - Every call sent is answered by at most one frame, in the order of sending, before that ``Exited``.
 - What a worker wrote before it died is reported before its ``Exited``.
 - ``Exited.begun`` is the one lease that was begun and not answered, if there was one.
-- ``recall`` returns leases that have not begun and never will.
+- ``recall`` returns leases, and items of one begun block, that have not begun and never will.
+- A block's items begin and end in order. Its answers come in one frame or several, the last of which says so.
 - No call blocks, ``wait`` and ``stack`` excepted.
 """
 
@@ -40,7 +41,7 @@ class Ready(NamedTuple):
 
 
 class Replied(NamedTuple):
-    """The worker answered leases, in this order: frames of kind VALUE, ERROR, UNREADABLE or UNSENDABLE."""
+    """The worker answered leases, in this order: frames of kind VALUE, ERROR, UNREADABLE, UNSENDABLE or ANSWERS."""
 
     worker: int
     frames: Sequence[Frame]
@@ -54,7 +55,10 @@ class Logged(NamedTuple):
 
 
 class Exited(NamedTuple):
-    """The worker is gone, its descriptors are closed, its process is reaped; or it never started."""
+    """The worker is gone, its descriptors are closed, its process is reaped; or it never started.
+
+    ``unbegun`` is how many items of the block ``begun`` it had not begun.
+    """
 
     worker: int
     begun: int | None
@@ -62,6 +66,19 @@ class Exited(NamedTuple):
     exitcode: int | None
     reason: str
     stack: str | None = None
+    unbegun: int = 0
+
+
+class Taken(NamedTuple):
+    """What ``recall`` took back: whole leases, and the last ``rest`` items of the block ``parted``, which has begun.
+
+    ``refused`` says that nothing can be taken back just now, so that it should be tried again.
+    """
+
+    leases: tuple[int, ...] = ()
+    parted: int | None = None
+    rest: int = 0
+    refused: bool = False
 
 
 Report: TypeAlias = Ready | Replied | Logged | Exited
@@ -82,6 +99,8 @@ class Backend(Protocol):
     """Whether ``kill`` ends a worker that does not answer."""
     can_recall: bool
     """Whether ``recall`` works; if not, nothing is sent ahead."""
+    has_blocks: bool
+    """Whether calls of several items can be sent."""
     has_health: bool
     """Whether ``sample`` has anything to say."""
 
@@ -91,8 +110,11 @@ class Backend(Protocol):
     def send(self, worker: int, calls: Sequence[tuple[int, Call]]) -> None:
         """Send calls, each with the number of its lease."""
 
-    def recall(self, worker: int, keep: int) -> tuple[int, ...]:
-        """Take back all leases the worker has not begun, except ``keep``."""
+    def recall(self, worker: int, keep: int) -> Taken:
+        """Take back all leases the worker has not begun, except ``keep``, and what it has not begun of its block.
+
+        Of ``keep``, if that is a block and has not begun, one item stays.
+        """
 
     def forget(self, shared: int) -> None:
         """Let every worker drop a shared function."""

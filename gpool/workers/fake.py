@@ -10,8 +10,10 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from gpool.workers import payload
-from gpool.workers.backend import Exited, Ready, Replied, Report, Sample, Settings
+from gpool.limits import SHORTEST
+from gpool.workers import payload, wire
+from gpool.workers.backend import Exited, Ready, Replied, Report, Sample, Settings, Taken
+from gpool.workers.blocks import open_entries, pack_answers, runner
 from gpool.workers.main import run_call
 from gpool.workers.payload import Call
 from gpool.workers.wire import Frame
@@ -41,6 +43,7 @@ class FakeBackend:
 
     can_kill = True
     can_recall = True
+    has_blocks = True
     has_health = False
 
     def __init__(self, *, auto: bool = True) -> None:
@@ -48,6 +51,8 @@ class FakeBackend:
         self.settings: dict[int, Settings] = {}
         self.sent: dict[int, dict[int, Call]] = {}  # by worker, unanswered leases in order
         self.begun: dict[int, int] = {}  # by worker, the lease it runs
+        self._items: dict[int, int] = {}  # by lease of a block, how many items the worker may begin
+        self._answered: dict[int, int] = {}  # and how many it has answered
         self._functions: dict[int, payload.Function] = {}
         self._stopping: set[int] = set()
         self._up: set[int] = set()
@@ -67,15 +72,25 @@ class FakeBackend:
     def send(self, worker: int, calls: Sequence[tuple[int, Call]]) -> None:
         if worker in self.sent:
             self.sent[worker].update(calls)
+            self._items |= {lease: call.items for lease, call in calls if call.items > 1}
         self._something.set()
 
-    def recall(self, worker: int, keep: int) -> tuple[int, ...]:
+    def recall(self, worker: int, keep: int) -> Taken:
         if worker not in self.sent:
-            return ()
+            return Taken()
         unbegun = [each for each in self.sent[worker] if each not in (keep, self.begun.get(worker))]
         for lease in unbegun:
             del self.sent[worker][lease]
-        return tuple(unbegun)
+            self._items.pop(lease, None)
+        return Taken(tuple(unbegun), *self._part(self.begun.get(worker, keep)))
+
+    def _part(self, lease: int) -> tuple[int | None, int]:
+        """Take back what has not begun of a block; at least one item stays."""
+        if lease not in self._items:
+            return None, 0
+        limit = self._answered.get(lease, 0) + 1
+        rest, self._items[lease] = self._items[lease] - limit, limit
+        return (lease, rest) if rest else (None, 0)
 
     def forget(self, shared: int) -> None:
         self._functions.pop(shared, None)
@@ -136,20 +151,43 @@ class FakeBackend:
         self.begun[worker] = lease
         return lease
 
-    def run(self, worker: int, seconds: float = 0.0) -> None:
-        """The worker runs its first lease to its end and answers it."""
+    def run(self, worker: int, seconds: float = 0.0, items: int | None = None) -> None:
+        """The worker runs its first lease to its end and answers it; of a block, only so many ``items`` if given."""
         lease = self.begin(worker)
         call = self.sent[worker][lease]
-        answer = run_call(call.body, None if call.shared is None else lambda: self._function(call))
-        del self.begun[worker], self.sent[worker][lease]
-        self._report(Replied(worker, (Frame(answer.kind, lease, seconds, answer.body),)))
+        if lease in self._items:
+            frame = self._run_block(lease, call, seconds, items)
+            final = lease not in self._items
+        else:
+            answer = run_call(call.body, None if call.shared is None else lambda: self._function(call))
+            frame, final = Frame(answer.kind, lease, seconds, answer.body), True
+        if final:
+            del self.begun[worker], self.sent[worker][lease]
+        self._report(Replied(worker, (frame,)))
+
+    def _run_block(self, lease: int, call: Call, seconds: float, items: int | None) -> Frame:
+        first = self._answered.get(lease, 0)
+        stop = self._items[lease] if items is None else first + items
+        entries = open_entries(call.body)[first:stop]
+        run = runner(lambda: self._function(call))
+        answers = [run(entry, []) for entry in entries]
+        final = stop == self._items[lease]
+        self._answered[lease] = stop
+        if final:
+            del self._items[lease], self._answered[lease]
+        return Frame(wire.ANSWERS, lease, seconds, pack_answers(first, answers, final=final))
 
     def die(self, worker: int, exitcode: int = -9, reason: str = "") -> None:
-        """The worker dies; whatever it had begun is to blame."""
+        """The worker dies; whatever it had begun is to blame: of a block, the item after the last one answered."""
         self.sent.pop(worker)
         self._up.discard(worker)
         self._stopping.discard(worker)
-        self._report(Exited(worker, self.begun.pop(worker, None), None, exitcode, reason or f"exit code {exitcode}"))
+        begun = self.begun.pop(worker, None)
+        unbegun = 0
+        if begun in self._items:
+            unbegun = self._items.pop(begun) - self._answered.pop(begun, 0) - 1
+        reason = reason or f"exit code {exitcode}"
+        self._report(Exited(worker, begun, None, exitcode, reason, unbegun=unbegun))
 
     def _function(self, call: Call) -> payload.Function:
         assert call.shared is not None
@@ -167,6 +205,6 @@ class FakeBackend:
             if worker not in self._up:
                 self.ready(worker)
             while self.sent.get(worker):
-                self.run(worker)
+                self.run(worker, SHORTEST)
             if worker in self._stopping and worker in self.sent:
                 self.die(worker, 0)

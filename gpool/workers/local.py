@@ -14,23 +14,23 @@ import os
 import selectors
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import count, islice
+from itertools import islice
 from queue import SimpleQueue
 from time import monotonic
 
 from gpool.errors import PoolClosed
 from gpool.workers import health, wire
-from gpool.workers.backend import Exited, Logged, Ready, Replied, Report, Sample, Settings
-from gpool.workers.main import TOKEN
+from gpool.workers.backend import Exited, Logged, Ready, Replied, Report, Sample, Settings, Taken
+from gpool.workers.blocks import answers_in, head_of, pack_answers
+from gpool.workers.boards import Kept
+from gpool.workers.main import SHARED
 from gpool.workers.payload import Call
 from gpool.workers.process import Host, WorkerProcess, disown, own
 from gpool.workers.wire import Frame, FrameReader
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_STOP_NUMBERS = count(1 << 62)
-_UNKNOWN = object()
 _DYING_SECONDS = 0.1
 """For a worker to write its stack and end, before it is killed outright. It takes about a millisecond."""
 _WRITES_AT_A_TIME = 128
@@ -41,21 +41,32 @@ _JOIN_UP_TO = 1 << 16
 """Bodies up to this many bytes are copied into the frame's header, which saves a system call."""
 
 
+class _Sent:
+    """What is known of a lease that is out: whether it is a block's, its items, and how many answers have come."""
+
+    __slots__ = ("answered", "is_block", "items")
+
+    def __init__(self, items: int) -> None:
+        self.is_block = items > 1
+        self.items = items  # that the worker may begin
+        self.answered = 0
+
+
 class _Line:
     """What the backend keeps of one worker.
 
     Attributes:
         process, reader: None until it has been started.
         outgoing: bytes not yet written, each with the number of the lease they are of, or 0.
-        tokens: what is to be granted as soon as there is a process.
         news: what came between replies.
         sent: leases not answered yet, in order.
+        last: the last lease it was ever sent.
         shared: numbers of the shared functions the worker has.
         killed: it is to die, or has.
         unready: why its initializer failed, if it did.
     """
 
-    __slots__ = ("killed", "news", "outgoing", "process", "reader", "sent", "shared", "tokens", "unready", "worker")
+    __slots__ = ("killed", "last", "news", "outgoing", "process", "reader", "sent", "shared", "unready", "worker")
 
     def __init__(self, worker: int) -> None:
         self.worker = worker
@@ -63,8 +74,8 @@ class _Line:
         self.reader: FrameReader | None = None
         self.outgoing: deque[tuple[int, bytes | memoryview]] = deque()
         self.news: list[Report] = []
-        self.tokens: list[int] = []
-        self.sent: dict[int, None] = {}
+        self.last = 0
+        self.sent: dict[int, _Sent] = {}
         self.shared: set[int] = set()
         self.killed = False
         self.unready = ""
@@ -80,13 +91,13 @@ class LocalBackend:
     """
 
     can_kill = True
-    can_recall = True
     has_health = True
 
     def __init__(self, method: str, *, forward_logs: bool = True, name: str = "gpool") -> None:
         self.method = method
         self._name = name
         self._host = Host(method, forward_logs=forward_logs)
+        self.can_recall = self.has_blocks = self._host.has_boards
         self._lines: dict[int, _Line] = {}
         self._selector = selectors.DefaultSelector()
         woken, waker = os.pipe()
@@ -97,8 +108,9 @@ class LocalBackend:
         self._ready: list[tuple[selectors.SelectorKey, int]] = []
         self._full: deque[_Line] = deque()  # lines whose pipe took less than it was offered
         self._doomed: deque[tuple[_Line, bool]] = deque()  # lines to be killed, and whether their stack is wanted
+        self._to_harvest: deque[tuple[_Line, int]] = deque()  # blocks whose answers are wanted before they are sent
         self._dying: deque[tuple[float, _Line]] = deque()  # asked to write their stack and end, and until when
-        self._to_start: SimpleQueue[tuple[_Line, Settings] | None] = SimpleQueue()
+        self._to_start: SimpleQueue[tuple[_Line, Settings] | threading.Event | None] = SimpleQueue()
         self._started: deque[tuple[_Line, WorkerProcess | BaseException | None]] = deque()
         self._sampler = health.Sampler()
         self._starter = threading.Thread(target=self._start_all, name=f"{name}-starter", daemon=True)
@@ -116,35 +128,57 @@ class LocalBackend:
         line = self._lines[worker] = _Line(worker)
         self._to_start.put((line, settings))
 
+    def await_starts(self) -> None:
+        """Wait until each process that was asked for has been made, or could not be."""
+        reached = threading.Event()
+        self._to_start.put(reached)
+        reached.wait()
+
     def send(self, worker: int, calls: Sequence[tuple[int, Call]]) -> None:
         line = self._lines.get(worker)
         if line is None:
             return  # it has died; the report of that is on its way
-        for lease, (body, shared) in calls:
+        for lease, (body, shared, items) in calls:
             number = 0
             if shared is not None:
                 number = shared.number
                 if number not in line.shared:
                     line.shared.add(number)
                     self._frame(line, wire.SHARED, number, (shared.body,))
-            line.sent[lease] = None
-            self._frame(line, wire.CALL, lease, (TOKEN.pack(number), body))
-        self._grant(line, [lease for lease, _ in calls])
+            line.sent[lease] = _Sent(items)
+            line.last = lease
+            self._frame(line, wire.CALL if items == 1 else wire.BLOCK, lease, (SHARED.pack(number), body))
         self._flush(line)
 
-    def recall(self, worker: int, keep: int) -> tuple[int, ...]:
+    def recall(self, worker: int, keep: int) -> Taken:
         line = self._lines.get(worker)
         if line is None:
-            return ()
-        taken: list[int] = []
-        kept: list[int] = []
-        for number in self._take_tokens(line):
-            (taken if number in line.sent and number != keep else kept).append(number)
-        self._grant(line, kept)
-        for number in taken:
-            del line.sent[number]
+            return Taken()
+        if line.process is None or line.process.board is None:
+            return Taken()
+        begun = line.process.board.revoke(line.last, keep)
+        if begun is None:
+            return Taken(refused=True)
+        taken = [lease for lease in line.sent if lease > begun.lease and lease != keep]
+        for lease in taken:
+            del line.sent[lease]
         self._drop_unsent(line, set(taken))
-        return tuple(taken)
+        return Taken(tuple(taken), *self._part(line, max(1, begun.items)))
+
+    def _part(self, line: _Line, limit: int) -> tuple[int | None, int]:
+        """Note that the worker may begin no more than so many items of its block; whose it is, how many came back.
+
+        All the leases behind it have just been taken back, and of those before it all that is missing is the answer.
+        """
+        if not line.sent:
+            return None, 0
+        lease, sent = next(reversed(line.sent.items()))
+        if not sent.is_block:
+            return None, 0
+        rest, sent.items = sent.items - limit, limit
+        self._to_harvest.append((line, lease))
+        self.wake()
+        return (lease, rest) if rest else (None, 0)
 
     def forget(self, shared: int) -> None:
         for line in self._lines.values():
@@ -157,9 +191,7 @@ class LocalBackend:
         line = self._lines.get(worker)
         if line is None:
             return
-        number = next(_STOP_NUMBERS)
-        self._grant(line, (number,))
-        self._frame(line, wire.STOP, number, ())
+        self._frame(line, wire.STOP, 0, ())
         self._flush(line)
 
     def kill(self, worker: int, *, stack: bool) -> None:
@@ -234,6 +266,8 @@ class LocalBackend:
         while self._started:
             line, made = self._started.popleft()
             reports += self._adopt(line, made)
+        for _ in range(len(self._to_harvest)):
+            reports += self._harvest(*self._to_harvest.popleft())
         for line in exits:
             reports += self._bury(line)
         return reports
@@ -254,7 +288,7 @@ class LocalBackend:
         line.reader = FrameReader()
         self._selector.register(made.stream, _READ, line)
         self._selector.register(made.exit_fd, _READ, line)
-        self._flush_all(line)
+        self._flush(line)
         if line.killed:
             self._doomed.append((line, False))
 
@@ -276,7 +310,7 @@ class LocalBackend:
                     self._selector.unregister(line.process.stream)
                 return
             reader.received(size)
-            replies = [frame for frame in reader.frames() if self._is_reply(line, frame)]
+            replies = [reply for frame in reader.frames() if (reply := self._reply(line, frame)) is not None]
             if line.news:
                 yield from line.news
                 line.news.clear()
@@ -285,17 +319,66 @@ class LocalBackend:
             if size < len(space):
                 return
 
-    def _is_reply(self, line: _Line, frame: Frame) -> bool:
-        """True for the answer to a lease that is out; takes note of the others."""
+    def _reply(self, line: _Line, frame: Frame) -> Frame | None:
+        """The answer to a lease that is out; takes note of anything else."""
         if frame.kind >= wire.VALUE:
-            return line.sent.pop(frame.number, _UNKNOWN) is None
+            if frame.number != next(iter(line.sent), None):
+                self._distrust(line, frame.number)
+                return None
+            if frame.kind == wire.ANSWERS:
+                return self._unknown_answers(line, frame)
+            del line.sent[frame.number]
+            return frame
         if frame.kind == wire.READY:
+            if line.process is not None:
+                line.process.note_ready()
             line.news.append(Ready(line.worker, frame.number))
         elif frame.kind == wire.LOG:
             line.news.append(Logged(line.worker, frame.body))
         elif frame.kind == wire.UNREADY:
             line.unready = bytes(frame.body).decode(errors="replace").strip()
-        return False
+        return None
+
+    def _distrust(self, line: _Line, number: int) -> None:
+        """It answers a call before an older one, which it has never seen then: a task has read from its stream."""
+        if number in line.sent:
+            self.kill(line.worker, stack=False)
+
+    def _unknown_answers(self, line: _Line, frame: Frame) -> Frame | None:
+        """Those of a block's answers that were not known from its board already."""
+        sent = line.sent.get(frame.number)
+        if sent is None:
+            return None
+        head = head_of(frame.body)
+        if head.final:
+            del line.sent[frame.number]
+        known = sent.answered - head.first
+        sent.answered = max(sent.answered, head.first + head.items)
+        if known <= 0:
+            return frame
+        rest = answers_in(frame.body)[known:]
+        return frame._replace(body=pack_answers(head.first + known, rest, final=head.final))
+
+    def _harvest(self, line: _Line, lease: int) -> Iterator[Report]:
+        """Report the answers that a block's worker has kept, as it is in an item that takes long."""
+        if line.worker not in self._lines or line.process is None or line.process.board is None:
+            return
+        yield from self._receive(line, _READS_AT_A_TIME)  # what it sent before is older
+        if lease not in line.sent:
+            return
+        kept = line.process.board.kept(lease)
+        if next(iter(line.sent)) != lease or (kept is not None and kept.first > line.sent[lease].answered):
+            self._to_harvest.append((line, lease))  # there is more in the stream, or the worker has sent some meanwhile
+            self.wake()
+        else:
+            yield from self._kept(line, lease, kept)
+
+    def _kept(self, line: _Line, lease: int, kept: Kept | None) -> Iterator[Report]:
+        if kept is not None and kept.answers:
+            body = pack_answers(kept.first, kept.answers, final=False)
+            frame = self._unknown_answers(line, Frame(wire.ANSWERS, lease, 0.0, body))
+            if frame is not None and head_of(frame.body).items:
+                yield Replied(line.worker, (frame,))
 
     def _bury(self, line: _Line) -> Iterator[Report]:
         """The process has ended: report what it still wrote, then its end, and let go of it."""
@@ -306,8 +389,15 @@ class LocalBackend:
             return  # the descriptor spoke before the system had the code; it goes on speaking
         process.kill_group()  # children it leaves behind
         yield from self._receive(line, 1 << 62)
-        waiting = set(self._take_tokens(line))
-        begun = next((lease for lease in line.sent if lease not in waiting), None)
+        begun, unbegun = next(iter(line.sent), None), 0
+        if process.board is not None:
+            last = process.board.begun()
+            begun = last.lease if last.lease in line.sent else None
+            if begun is not None and line.sent[begun].is_block:
+                yield from self._kept(line, begun, process.board.left(begun))
+                unbegun = line.sent[begun].items - last.items
+                if last.items == last.ended:
+                    begun = None
         for fd in (process.stream, process.exit_fd):
             with suppress(KeyError, ValueError):
                 self._selector.unregister(fd)
@@ -315,7 +405,7 @@ class LocalBackend:
         stack = process.stack()
         process.close()
         reason = line.unready.rpartition("\n")[2] or f"exit code {exitcode}"
-        yield Exited(line.worker, begun, process.pid, exitcode, reason, stack)
+        yield Exited(line.worker, begun, process.pid, exitcode, reason, stack, unbegun)
 
     def _kill_doomed(self) -> None:
         """Kill who is to be killed, with all that descends from them; whose stack is wanted gets a moment for it."""
@@ -347,24 +437,6 @@ class LocalBackend:
                 line.process.kill_group()
 
     # -- bytes --------------------------------------------------------------------------------------------------
-
-    def _grant(self, line: _Line, numbers: Iterable[int]) -> None:
-        """Post tokens, as soon as there is a process."""
-        if line.process is None:
-            line.tokens += numbers
-        elif tokens := b"".join(map(TOKEN.pack, numbers)):
-            os.write(line.process.tokens_in, tokens)
-
-    def _take_tokens(self, line: _Line) -> list[int]:
-        """Take all tokens back; the worker begins nothing more until some are granted again."""
-        if line.process is None:
-            taken, line.tokens = line.tokens, []
-            return taken
-        try:
-            tokens = os.read(line.process.tokens_out, 1 << 16)
-        except BlockingIOError:
-            return []
-        return [number for (number,) in TOKEN.iter_unpack(tokens)]
 
     def _frame(self, line: _Line, kind: int, number: int, parts: tuple[bytes, ...]) -> None:
         size = sum(map(len, parts))
@@ -408,15 +480,13 @@ class LocalBackend:
                 number, data = outgoing[0]
                 outgoing[0] = (number, memoryview(data)[written:])
 
-    def _flush_all(self, line: _Line) -> None:
-        """A process has come up: grant and write what was asked of it before."""
-        self._grant(line, line.tokens)
-        self._flush(line)
-
     # -- the starter's thread -------------------------------------------------------------------------------------
 
     def _start_all(self) -> None:
         while (asked := self._to_start.get()) is not None:
+            if isinstance(asked, threading.Event):
+                asked.set()
+                continue
             line, settings = asked
             made: WorkerProcess | BaseException | None = None
             if not line.killed:

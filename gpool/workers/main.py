@@ -3,12 +3,10 @@
 Owns the worker's side of the pipe. Imports little, because every worker pays for it, and never the user's
 main module.
 
-The protocol. Frames come on a stream; a *token*, eight bytes on a second pipe, is the permission to begin the
-lease of that number. The supervisor posts a token with each frame and takes tokens back to revoke what has not
-begun; a read of that pipe is atomic across processes, so a lease is either begun or revoked, and when a worker
-dies the tokens left over say exactly what it had not begun. A frame whose token never comes is skipped.
-
-A result is written before the next token is taken: were it held back, a crash in the next task would lose it.
+The protocol. Frames come on a stream. Before a worker begins a lease it claims it on its board; one that the supervisor
+has taken back meanwhile is skipped (see ``gpool.workers.boards``). A result is written before the next lease is
+claimed: were it held back, a crash in the next task would lose it. How the items of a block begin and end one by one
+is told in ``gpool.workers.blocks``.
 """
 
 from __future__ import annotations
@@ -26,10 +24,13 @@ from time import perf_counter
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from gpool.workers import payload, wire
+from gpool.workers.blocks import open_entries, run_block
+from gpool.workers.boards import Lock, WorkerBoard
 from gpool.workers.stacks import write_stacks
 from gpool.workers.wire import Frame, FrameReader
 
-TOKEN = struct.Struct("<Q")
+SHARED = struct.Struct("<Q")
+"""What a call begins with: the number of its shared function, or 0."""
 
 
 class Openable(Protocol):
@@ -45,14 +46,23 @@ class Passed(Protocol):
     def fd(self) -> int: ...
 
 
+class Locked(Protocol):
+    """A lock that came along."""
+
+    @property
+    def lock(self) -> Lock: ...
+
+
 class Setup(NamedTuple):
     """All a new worker is told."""
 
     stream: Passed
-    tokens: Passed
     lifeline: Passed
     stacks: Passed | None
     region: int
+    """Of ``stacks``: this worker's."""
+    lock: Locked | None
+    """Of the board there; None for no board."""
     log_level: int | None
     """From which level on log records are sent to the program; None: they stay here."""
     env: Mapping[str, str] | None
@@ -63,6 +73,8 @@ class Setup(NamedTuple):
 
 def run(setup: Setup) -> None:
     """The target of a worker's process."""
+    global _forked  # noqa: PLW0603
+    _forked = False  # this process may itself have been forked from a worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program decides what Ctrl-C means
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -74,8 +86,12 @@ def run(setup: Setup) -> None:
         os.environ.update(setup.env)
     if setup.nice:
         os.nice(setup.nice)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_note_fork)
     try:
-        worker = _Worker(setup.stream.fd, setup.tokens.fd)
+        worker = _Worker(setup.stream.fd)
+        if setup.stacks is not None and setup.lock is not None:
+            worker.board = WorkerBoard(setup.stacks.fd, setup.region, setup.lock.lock)
         if setup.log_level is not None:
             worker.forward_logs(setup.log_level)
         worker.live(setup.initializer)
@@ -131,14 +147,12 @@ _F_SETSIG = 10  # <fcntl.h> on Linux; the fcntl module does not name it
 class _Worker:
     """The loop of one worker."""
 
-    def __init__(self, stream: int, tokens: int) -> None:
+    def __init__(self, stream: int) -> None:
+        self.board: WorkerBoard | None = None
         self._stream = stream
-        self._tokens = tokens
         self._reader = FrameReader()
         self._frames: deque[Frame] = deque()  # read and not dealt with
         self._pid = os.getpid()
-        self._holds_token = False
-        self._forgotten: list[payload.Function | None] = []
         self._sending = threading.Lock()
         self._sender = 0  # the thread that is at it
         self._shared: dict[int, payload.Buffer] = {}
@@ -176,30 +190,42 @@ class _Worker:
         What the call held is let go when this returns: after its result was sent and before the next call is begun,
         so a destructor that crashes costs neither.
         """
-        self._holds_token = False
-        self._forgotten.clear()
         frame = self._next_call()
-        number = self._take_token()
-        self._holds_token = True
-        while frame.number != number:  # revoked: its token will never come
-            if frame.number > number:
-                raise EOFError("a call was lost on its way: some task has read from the worker's stream")
-            frame = self._next_call()
         if frame.kind == wire.STOP:
             return False
-        answer = self._run(frame)
-        _flush()
-        if os.getpid() != self._pid:
-            os._exit(0)  # the task forked, and this is the other process: it has no business here
-        self._send(answer.kind, frame.number, answer.body, answer.seconds)
+        if self.board is not None and not self.board.claim(frame.number):
+            return True
+        if frame.kind == wire.BLOCK:
+            self._run_block(frame)
+        else:
+            answer = self._run(frame)
+            self._after_user_code()
+            self._send(answer.kind, frame.number, answer.body, answer.seconds)
         return True
+
+    def _run_block(self, frame: Frame) -> None:
+        assert self.board is not None
+        lease = frame.number
+        (shared,) = SHARED.unpack_from(frame.body)
+        entries = open_entries(memoryview(frame.body)[SHARED.size :])
+        self.board.open_block(lease)
+
+        def send(answers: bytes, seconds: float) -> None:
+            self._send(wire.ANSWERS, lease, answers, seconds)
+
+        run_block(entries, lambda: self._function(shared), self.board, self._after_user_code, send)
+
+    def _after_user_code(self) -> None:
+        _flush()
+        if _forked:
+            os._exit(0)  # the task forked, and this is the other process: it has no business here
 
     def _run(self, frame: Frame) -> Answer:
         if frame.kind == wire.TOO_LARGE:
             problem = MemoryError("the worker has no room for the call")
             return Answer(wire.UNREADABLE, payload.dump_error(problem), 0.0)
-        (shared,) = TOKEN.unpack_from(frame.body)
-        body = memoryview(frame.body)[TOKEN.size :]
+        (shared,) = SHARED.unpack_from(frame.body)
+        body = memoryview(frame.body)[SHARED.size :]
         return run_call(body, (lambda: self._function(shared)) if shared else None)
 
     def _function(self, number: int) -> payload.Function:
@@ -219,9 +245,7 @@ class _Worker:
                 self._shared[frame.number] = frame.body
             elif frame.kind == wire.FORGET:
                 self._shared.pop(frame.number, None)
-                self._forgotten.append(self._functions.pop(frame.number, None))
-                if not self._holds_token:  # otherwise a destructor that crashes would be blamed on what comes next
-                    self._forgotten.clear()
+                self._functions.pop(frame.number, None)
             else:
                 return frame
 
@@ -238,22 +262,6 @@ class _Worker:
             _end_with_program()
         self._reader.received(count)
         self._frames += self._reader.frames()
-
-    def _take_token(self) -> int:
-        """The number of the lease that may begin.
-
-        The pipe is shared with the supervisor, which must not block on it, so it does not block here either.
-        """
-        while True:
-            try:
-                token = os.read(self._tokens, TOKEN.size)
-            except BlockingIOError:
-                _await(self._tokens, select.POLLIN)
-                continue
-            if not token:
-                _end_with_program()
-            number: int = TOKEN.unpack(token)[0]
-            return number
 
     def _send_log(self, body: bytes) -> None:
         """Send a log record, unless this is another process, or a signal handler that interrupted a sending."""
@@ -292,30 +300,27 @@ def run_call(body: payload.Buffer, shared: Callable[[], payload.Function] | None
     try:
         function = payload.open_call(body, shared() if shared is not None else None)
     except BaseException as error:
-        return Answer(wire.UNREADABLE, _pack_error(error)[1], perf_counter() - begun, (error,))
+        return Answer(wire.UNREADABLE, payload.pack_error(error)[1], perf_counter() - begun, (error,))
     begun = perf_counter()
     try:
         value = function.fn(*function.args, **function.kwargs)
     except BaseException as error:
         seconds = perf_counter() - begun
         held: list[Any] = [function, error]
-        return Answer(*_pack_error(error, held), seconds, (held,))
+        return Answer(*payload.pack_error(error, held), seconds, (held,))
     seconds = perf_counter() - begun
     try:
         return Answer(wire.VALUE, payload.dumps(value), seconds, (function, value))
     except BaseException as error:
-        return Answer(wire.UNSENDABLE, _pack_error(error)[1], seconds, (function, value, error))
+        return Answer(wire.UNSENDABLE, payload.pack_error(error)[1], seconds, (function, value, error))
 
 
-def _pack_error(error: BaseException, held: list[Any] | None = None) -> tuple[int, bytes]:
-    """An ERROR frame's kind and body, or UNSENDABLE's when the exception does not pickle."""
-    try:
-        return wire.ERROR, payload.dump_error(error, held)
-    except BaseException as problem:
-        try:
-            return wire.UNSENDABLE, payload.dump_error(problem)
-        except BaseException:
-            return wire.UNSENDABLE, payload.dump_error(payload.describe(problem))
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked  # noqa: PLW0603
+    _forked = True
 
 
 def _end_with_program() -> NoReturn:
@@ -341,8 +346,17 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _flush() -> None:
-    for name in ("stdout", "stderr"):
-        try:
-            getattr(sys, name).flush()
-        except BaseException:
-            continue  # closed, deleted, or replaced by something that is no stream
+    """The streams may be closed, deleted, or replaced by something that is no stream."""
+    try:  # once per item: suppress() would cost more than the flush
+        sys.stdout.flush()
+    except BaseException:
+        _flush_stderr()
+    else:
+        _flush_stderr()
+
+
+def _flush_stderr() -> None:
+    try:
+        sys.stderr.flush()
+    except BaseException:
+        return

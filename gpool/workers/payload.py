@@ -61,10 +61,14 @@ class Function(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What to send: with ``shared``, the body holds only the arguments that differ."""
+    """What to send: with ``shared``, the body holds only the arguments that differ.
+
+    With more than one item it is a block, and the body their packed entries.
+    """
 
     body: bytes
     shared: Shared | None = None
+    items: int = 1
 
 
 NO_CALL = Call(b"")
@@ -133,6 +137,17 @@ def dump_error(error: BaseException, held: list[Any] | None = None) -> bytes:
     if held is not None:
         held.append(copy)
     return body
+
+
+def pack_error(error: BaseException, held: list[Any] | None = None) -> tuple[int, bytes]:
+    """An ERROR frame's kind and body, or UNSENDABLE's when the exception does not pickle."""
+    try:
+        return wire.ERROR, dump_error(error, held)
+    except BaseException as problem:
+        try:
+            return wire.UNSENDABLE, dump_error(problem)
+        except BaseException:
+            return wire.UNSENDABLE, dump_error(describe(problem))
 
 
 def load_error(body: Buffer) -> BaseException:

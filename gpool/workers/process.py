@@ -17,6 +17,7 @@ own: a copy there would keep a worker alive after the program's end.
 
 from __future__ import annotations
 
+import _multiprocessing  # type: ignore[import-not-found]  # its locks, without the heavy module around them
 import io
 import multiprocessing
 import os
@@ -26,11 +27,13 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import count
 from multiprocessing import context, forkserver, process, reduction, spawn, util
 from time import monotonic, sleep
 from typing import Any
 
 from gpool.workers.backend import Settings
+from gpool.workers.boards import Board
 from gpool.workers.logs import lowest_level
 from gpool.workers.main import Setup, run
 from gpool.workers.payload import Sealed, preload
@@ -95,6 +98,43 @@ class PassedFd:
 
 def _arrived(duplicate: Any) -> PassedFd:
     return PassedFd(duplicate.detach())
+
+
+class SharedLock:
+    """A lock between this process and one worker, by way of the kind of semaphore that multiprocessing's locks are.
+
+    Nothing but its name can travel to a new interpreter, so it keeps the name until ``forget_name``.
+    Raises OSError where the system gives no semaphores.
+    """
+
+    def __init__(self) -> None:
+        self._name: str | None = f"/gpool-{os.getpid()}-{next(_lock_numbers)}-{os.urandom(4).hex()}"
+        resource_tracker.register(self._name, "semaphore")  # it removes the name should the program be killed
+        try:
+            self.lock = _multiprocessing.SemLock(1, 1, 1, self._name, False)
+        except BaseException:
+            resource_tracker.unregister(self._name, "semaphore")
+            raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _OpenedLock, (self.lock.handle, self._name)
+
+    def forget_name(self) -> None:
+        """The worker has opened it, or never will."""
+        name, self._name = self._name, None
+        if name is not None:
+            _multiprocessing.sem_unlink(name)
+            resource_tracker.unregister(name, "semaphore")
+
+
+_lock_numbers = count(1)
+
+
+class _OpenedLock:
+    """A ``SharedLock`` on the other side."""
+
+    def __init__(self, handle: int, name: str) -> None:
+        self.lock = _multiprocessing.SemLock._rebuild(handle, 1, 1, name)
 
 
 # -- processes --------------------------------------------------------------------------------------------------
@@ -216,8 +256,16 @@ if sys.platform != "win32":
     )
 
 
+def _has_semaphores() -> bool:
+    try:
+        _multiprocessing.SemLock(1, 1, 1, f"/gpool-{os.getpid()}-{os.urandom(4).hex()}", True)
+    except OSError:
+        return False
+    return True
+
+
 class Host:
-    """What the workers of one pool share: a start method and a lifeline.
+    """What the workers of one pool share: a start method, a lifeline, and memory for stacks and boards.
 
     The lifeline is a pipe whose one end only the program holds; when that closes, the kernel ends the workers.
     """
@@ -231,6 +279,7 @@ class Host:
         self.stacks = Stacks()
         if self.stacks.fd is not None:
             own(self.stacks.fd)
+        self.has_boards = self.stacks.fd is not None and _has_semaphores()
         if method == "forkserver":
             _server.acquire()
         elif method == "fork":
@@ -255,33 +304,42 @@ class WorkerProcess:
     Attributes:
         pid: its process id.
         stream: both ways, frames; does not block.
-        tokens_in, tokens_out: the pipe of tokens, both ends; do not block.
         exit_fd: readable once the process has ended.
+        board: what it has begun; None where there are no boards.
     """
 
     def __init__(self, host: Host, settings: Settings, name: str) -> None:
         method, stacks = host.method, host.stacks
         self._stacks = stacks
         self._region = stacks.reserve()
+        self._lock: SharedLock | None = None
+        self.board: Board | None = None
         with _start_lock:
             ours, theirs = socket.socketpair()
-            tokens_out, tokens_in = os.pipe()
-            os.set_blocking(tokens_out, False)
-            os.set_blocking(tokens_in, False)
             ours.setblocking(False)
             self.stream = own(ours.detach())
-            self.tokens_in = own(tokens_in)
-            self.tokens_out = own(tokens_out)
             self._pidfd: int | None = None
-            passed = [theirs.fileno(), tokens_out, host.lifeline, *([] if stacks.fd is None else [stacks.fd])]
+            if host.has_boards and stacks.fd is not None:
+                self._lock = SharedLock()
+                self.board = Board(stacks.fd, self._region, self._lock.lock)
+            passed = [theirs.fileno(), host.lifeline, *([] if stacks.fd is None else [stacks.fd])]
             if method == "fork":
                 # The child closes the program's descriptors first of all, so it gets copies of its own.
                 passed = [os.dup(fd) for fd in passed]
-            stream, tokens, line, *rest = map(PassedFd, passed)
-            sealed = Sealed((settings.initializer, settings.initargs), _reducers())
+            stream, line, *rest = map(PassedFd, passed)
             written = rest[0] if rest else None
             level = lowest_level() if host.forward_logs else None
-            setup = Setup(stream, tokens, line, written, self._region, level, settings.env, settings.nice, sealed)
+            setup = Setup(
+                stream,
+                line,
+                written,
+                self._region,
+                self._lock,
+                level,
+                settings.env,
+                settings.nice,
+                Sealed((settings.initializer, settings.initargs), _reducers()),
+            )
             self._process = _PROCESSES[method](target=run, args=(setup,), name=name)
             try:
                 _start_shielded(self._process)
@@ -313,6 +371,11 @@ class WorkerProcess:
         """The exit code once the process has ended, as multiprocessing gives it. Reaps it."""
         code = self._process._popen.poll()
         return None if code is None else int(code)
+
+    def note_ready(self) -> None:
+        """The worker has opened all that was handed to it."""
+        if self._lock is not None:
+            self._lock.forget_name()
 
     def stack(self) -> str | None:
         """The last stack that the worker wrote; None if it wrote none."""
@@ -351,8 +414,9 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Close the program's descriptors; the process has ended."""
+        self.note_ready()
         self._stacks.release(self._region)
-        for fd in (self.stream, self.tokens_in, self.tokens_out, self._pidfd):
+        for fd in (self.stream, self._pidfd):
             if fd is not None:
                 disown(fd)
         popen = getattr(self._process, "_popen", None)

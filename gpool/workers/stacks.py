@@ -14,6 +14,8 @@ import signal
 
 REGION = 1 << 24
 """Bytes from one region to the next. The file has holes: what is not written takes no memory."""
+BOARD = 1 << 16
+"""Bytes at a region's end that are for ``gpool.workers.boards``."""
 _READ_AT_MOST = 1 << 18
 
 _last = getattr(signal, "SIGRTMAX", None)
@@ -27,8 +29,7 @@ class Stacks:
     """The memory file, read by the program."""
 
     def __init__(self) -> None:
-        supported = hasattr(os, "memfd_create") and SHOW is not None
-        self.fd: int | None = os.memfd_create("gpool-stacks") if supported else None
+        self.fd: int | None = os.memfd_create("gpool") if hasattr(os, "memfd_create") else None
         self._free: list[int] = []
         self._next = 0
 

@@ -34,8 +34,11 @@ UNREADABLE = 10
 """Worker to supervisor: the call could not be unpickled; the body is like an ERROR's."""
 UNSENDABLE = 11
 """Worker to supervisor: the value, or the exception, could not be pickled; the body is like an ERROR's."""
-
-TOO_LARGE = 12
+ANSWERS = 12
+"""Worker to supervisor: answers to items of the lease's block; the body is for ``gpool.workers.blocks``."""
+BLOCK = 13
+"""Supervisor to worker: like CALL, for several items."""
+TOO_LARGE = 14
 """Made by the reader, in place of a frame whose body found no room in memory; it has no body."""
 
 _MARK = b"\xf9gp\xfb"

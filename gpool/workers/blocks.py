@@ -1,0 +1,208 @@
+"""Blocks: several items of one ``map`` or ``ingest`` that travel as one call, each with an outcome of its own.
+
+Owns how items and answers are packed, and the worker's way through a block.
+
+What travels is a list of *entries*. A plain value, which no user code can make or break, stands for itself, and a list
+for several of them. Anything else is a pair (kind, body), like a frame: its body is a pickle of its own, so whatever
+happens when that is opened happens to this item alone, and the list itself can be unpickled by anybody.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Callable, Sequence
+from itertools import chain
+from time import perf_counter
+from types import NoneType
+from typing import Any, NamedTuple
+
+from gpool.outcome import Outcome, returned
+from gpool.workers import wire
+from gpool.workers.boards import WorkerBoard
+from gpool.workers.payload import Buffer, Function, dump_call, dumps, open_outcome, pack_error
+
+Entry = Any
+"""A plain value, a list of them, or a pair of a frame's kind and its body."""
+Runner = Callable[[Entry, list[Any]], Entry]
+
+_PLAIN = frozenset((int, float, bool, NoneType, complex))
+_TEXT = frozenset((str, bytes))
+_ALONE = _PLAIN | _TEXT
+"""An entry of these is an item itself."""
+_INTS = {int}
+_LARGE = 1 << 63
+_PLAIN_UP_TO = 256
+"""Characters or bytes of a string that is plain."""
+_SEND_SECONDS = 0.001
+"""After which answers are sent though the block goes on."""
+_PROTOCOL = pickle.HIGHEST_PROTOCOL
+_HEAD = struct.Struct("<IIIB")
+
+
+def is_plain(value: object) -> bool:
+    """True for a value that can stand for itself: it is of a type that pickles without anybody's code, and small."""
+    cls = type(value)
+    if cls is int:
+        return -_LARGE < value < _LARGE  # type: ignore[operator]
+    return cls in _PLAIN or (cls in _TEXT and len(value) <= _PLAIN_UP_TO)  # type: ignore[arg-type]
+
+
+def pack_item(args: tuple[Any, ...]) -> Entry:
+    """A call's arguments. Raises PayloadError."""
+    if all(map(is_plain, args)):
+        return args[0] if len(args) == 1 else list(args)
+    return wire.CALL, dump_call(args)
+
+
+def plain_entries(items: list[Any], several: bool) -> list[Entry] | None:
+    """Entries for all these at once if they are plain; ``several`` says that each is a tuple of arguments."""
+    values = list(chain.from_iterable(items)) if several else items
+    kinds = set(map(type, values))
+    if kinds == _INTS:
+        all_plain = min(values) > -_LARGE and max(values) < _LARGE
+    else:
+        all_plain = kinds <= _PLAIN and int not in kinds
+    if not all_plain:
+        return None
+    return list(map(list, items)) if several else items
+
+
+def open_item(entry: Entry) -> Sequence[Any]:
+    """A call's arguments. Raises whatever user code raises."""
+    cls = type(entry)
+    if cls is tuple:
+        args: tuple[Any, ...] = pickle.loads(entry[1])
+        return args
+    return entry if cls is list else (entry,)
+
+
+def weight(entry: Entry) -> int:
+    """Bytes that an entry takes, roughly."""
+    return len(entry[1]) if type(entry) is tuple else 8
+
+
+def pack_entries(entries: Sequence[Entry]) -> bytes:
+    return pickle.dumps(entries, _PROTOCOL)
+
+
+def open_entries(body: Buffer) -> list[Entry]:
+    """No user code runs here."""
+    entries: list[Entry] = pickle.loads(body)
+    return entries
+
+
+class Head(NamedTuple):
+    """What stands before the entries of an ANSWERS frame: which items of the block they answer.
+
+    ``failed`` of them are no values. No more answers come after the ``final`` ones.
+    """
+
+    first: int
+    items: int
+    failed: int
+    final: bool
+
+
+def pack_answers(first: int, answers: Sequence[Entry], *, final: bool) -> bytes:
+    """The body of an ANSWERS frame."""
+    failed = sum(map(_failed, answers))
+    return _HEAD.pack(first, len(answers), failed, final) + pack_entries(answers)
+
+
+def head_of(body: Buffer) -> Head:
+    """What an ANSWERS frame says before its entries."""
+    return Head(*_HEAD.unpack_from(body))
+
+
+def answers_in(body: Buffer) -> list[Entry]:
+    """The entries of an ANSWERS frame. No user code runs here."""
+    return open_entries(memoryview(body)[_HEAD.size :])
+
+
+def outcome_of(answer: Entry) -> Outcome:
+    """User code may run here."""
+    return open_outcome(*answer) if type(answer) is tuple else returned(answer)
+
+
+def _failed(answer: Entry) -> bool:
+    return type(answer) is tuple and answer[0] != wire.VALUE
+
+
+def runner(shared: Callable[[], Function]) -> Runner:
+    """What answers one item after the other with a shared function.
+
+    Nothing that user code raises gets out; what is to outlive an answer is added to ``held``.
+    """
+    try:
+        fn, tail, kwargs = shared()
+    except BaseException as error:
+        refusal = wire.UNREADABLE, pack_error(error)[1]
+        return lambda entry, held: refusal
+
+    def run(entry: Entry, held: list[Any]) -> Entry:
+        args: Sequence[Any] = (entry,)
+        if type(entry) not in _ALONE:
+            try:
+                args = open_item(entry)
+            except BaseException as error:
+                held.append(error)
+                return wire.UNREADABLE, pack_error(error)[1]
+            held.append(args)
+        try:
+            value = fn(*args, *tail, **kwargs)
+        except BaseException as error:
+            held.append(error)
+            return pack_error(error, held)
+        return value if type(value) in _PLAIN else _pack_value(value, held)
+
+    return run
+
+
+def _pack_value(value: Any, held: list[Any]) -> Entry:
+    if is_plain(value):
+        return value
+    held.append(value)
+    try:
+        return wire.VALUE, dumps(value)
+    except BaseException as error:
+        held.append(error)
+        return wire.UNSENDABLE, pack_error(error)[1]
+
+
+def run_block(
+    entries: Sequence[Entry],
+    shared: Callable[[], Function],
+    board: WorkerBoard,
+    between: Callable[[], object],
+    send: Callable[[bytes, float], object],
+) -> None:
+    """Run the items, as far as the board lets it, and send the answers.
+
+    An answer is kept on the board, or sent, before the next item is claimed, and what the item held is let go in
+    between: so a destructor that crashes costs no answer and no other item. ``between`` is called after each.
+    """
+    begun = sent = perf_counter()
+    first = 0
+    answers: list[Entry] = []
+    held: list[Any] = []
+    run: Runner | None = None
+    claim, keep = board.claim_item, board.keep
+    for index, entry in enumerate(entries):
+        if not claim(index):
+            break
+        if run is None:  # not before the first item is claimed: who opens the function is to blame for it
+            run = runner(shared)
+        answer = run(entry, held)
+        between()
+        answers.append(answer)
+        kept = keep(index, answer)
+        now = perf_counter()
+        if not kept or now - sent > _SEND_SECONDS:
+            send(pack_answers(first, answers, final=False), now - begun)
+            board.clear()
+            first, answers, sent = index + 1, [], now
+        if held:
+            del entry, answer
+            held.clear()
+    send(pack_answers(first, answers, final=True), perf_counter() - begun)

@@ -1,0 +1,238 @@
+"""Boards, between two processes that race."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gpool.workers.boards import BOARD, Begun, Board, Kept
+from gpool.workers.process import SharedLock
+from gpool.workers.stacks import REGION
+from tests.claimer import answer_to
+from tests.programs import environment
+
+ROUNDS = 1_500
+ITEMS = 60
+LEASES = 4_000
+
+
+class Claimer:
+    """``tests.claimer`` in its process, and the board between it and the test."""
+
+    def __init__(self, fd: int, region: int) -> None:
+        self._lock = SharedLock()
+        self.board = Board(fd, region, self._lock.lock)
+        _, name = self._lock.__reduce__()[1]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.claimer", str(fd), str(region), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[fd],
+            env=environment(),
+            text=True,
+            bufsize=1,
+        )
+        self.heard()
+        self._lock.forget_name()
+
+    def tell(self, what: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(what + "\n")
+
+    def heard(self) -> int:
+        """The next number that it says."""
+        assert self.process.stdout is not None
+        return int(self.process.stdout.readline())
+
+    def ask(self, what: str) -> int:
+        self.tell(what)
+        return self.heard()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def claimer() -> Iterator[Callable[..., Claimer]]:
+    """Makes claimers, each in a region of the same file."""
+    made: list[Claimer] = []
+    fd = os.memfd_create("boards")
+
+    def make(region: int = 0) -> Claimer:
+        made.append(Claimer(fd, region))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+    os.close(fd)
+
+
+MakeClaimer = Callable[..., Claimer]
+
+
+def answers(first: int, stop: int) -> list[object]:
+    return [answer_to(index) for index in range(first, stop)]
+
+
+def limit(board: Board, lease: int) -> int | None:
+    """Take back what has not begun of a block, the only lease that is out; returns how many items it keeps."""
+    begun = board.revoke(lease, lease)
+    return None if begun is None else max(1, begun.items)
+
+
+def revoke(board: Board, last: int, spare: int) -> Begun:
+    """Until it is granted: on a machine under load the worker may have lost its CPU with the lock in its hand."""
+    while (begun := board.revoke(last, spare)) is None:
+        pass
+    return begun
+
+
+def test_inv05_each_lease_is_claimed_or_taken_back_and_never_both(claimer: MakeClaimer) -> None:
+    """The program revokes all but one, at any moment, while the worker claims one after the other."""
+    at = claimer()
+    chance = random.Random(5)
+    begun_of: set[int] = set()
+    for first in range(1, LEASES * ROUNDS // 5, LEASES):
+        at.ask(f"leases {first} {first + LEASES}")
+        for _ in range(chance.randrange(30_000)):
+            pass
+        spare = first + chance.randrange(LEASES)
+        begun = revoke(at.board, first + LEASES - 1, spare)
+        before = max(0, begun.lease - first + 1)
+        assert at.heard() == before + (spare > begun.lease), f"{begun} of {first} on, {spare} spared"
+        begun_of.add(before)
+    assert any(0 < each < LEASES for each in begun_of), "they raced"
+
+
+def test_inv05_what_is_sent_after_a_revocation_may_begin(claimer: MakeClaimer) -> None:
+    at = claimer()
+    assert at.ask("enter 1") == 1
+    assert at.board.revoke(4, 1) == Begun(1, 0)
+    assert [at.ask(f"enter {lease}") for lease in (2, 3, 4, 5)] == [0, 0, 0, 1]
+    assert at.board.begun().lease == 5
+
+
+def test_inv05_each_item_is_claimed_or_taken_back_and_never_both(claimer: MakeClaimer) -> None:
+    """The program limits at any moment of the worker's way through the block, also before it has entered it."""
+    at = claimer()
+    chance = random.Random(5)
+    limits: set[int] = set()
+    for lease in range(1, ROUNDS + 1):
+        at.tell(f"race {lease} {ITEMS}")
+        entered = chance.random() < 0.9 and at.heard()
+        for _ in range(chance.randrange(2_000)):
+            pass
+        before = max(1, revoke(at.board, lease, lease).items)
+        after = max(1, revoke(at.board, lease, lease).items)
+        if not entered:
+            at.heard()
+        claimed = at.heard()
+        assert after <= before, "what was taken back stays taken back"
+        assert claimed == after, f"{claimed} items have begun, all from number {after} on were taken back"
+        assert at.board.begun() == Begun(lease, claimed, claimed)
+        assert at.board.kept(lease) == Kept(0, answers(0, claimed))
+        limits.add(after)
+    assert any(1 < each < ITEMS for each in limits), "they raced"
+
+
+def test_inv05_a_limit_holds_for_its_own_block_alone(claimer: MakeClaimer) -> None:
+    at = claimer()
+    at.ask("enter 1")
+    assert at.ask("claim 0 3") == 3
+    assert limit(at.board, 1) == 3
+    assert at.ask("claim 3 9") == 0
+    at.ask("enter 2")
+    assert at.ask("claim 0 9") == 9
+    assert limit(at.board, 3) == 1, "a block that was not entered keeps one item"
+    at.ask("enter 3")
+    assert at.ask("claim 0 9") == 1
+    assert limit(at.board, 3) == 1
+
+
+def test_inv12_answers_that_were_kept_survive_a_kill(claimer: MakeClaimer) -> None:
+    at = claimer()
+    at.ask("enter 7")
+    assert at.ask("claim 0 12") == 12
+    assert at.ask("begin 12") == 1
+    at.process.kill()
+    at.process.wait()
+    assert at.board.left(7) == Kept(0, answers(0, 12))
+    assert at.board.begun() == Begun(7, 13, 12), "it died in item 12"
+    assert at.board.left(6) is None
+
+
+def test_inv12_only_what_was_not_sent_is_kept(claimer: MakeClaimer) -> None:
+    at = claimer()
+    at.ask("enter 7")
+    at.ask("claim 0 4")
+    at.ask("clear")
+    assert at.board.kept(7) == Kept(4, [])
+    at.ask("claim 4 6")
+    assert at.board.kept(7) == Kept(4, answers(4, 6))
+    assert at.board.begun() == Begun(7, 6, 6)
+
+
+def test_inv12_an_answer_without_room_is_refused_and_harms_none_that_is_kept(claimer: MakeClaimer) -> None:
+    at = claimer()
+    at.ask("enter 7")
+    at.ask("claim 0 4")
+    assert at.ask("begin 4") == 1
+    assert at.ask("large 4") == 0
+    assert at.board.kept(7) == Kept(0, answers(0, 4))
+    assert at.board.begun() == Begun(7, 5, 4), "as long as it was not sent"
+    at.ask("clear")
+    assert at.board.begun() == Begun(7, 5, 5)
+    at.ask("claim 5 9")
+    assert at.board.kept(7) == Kept(5, answers(5, 9))
+
+
+def test_inv17_who_holds_the_lock_and_was_stopped_is_not_waited_for(claimer: MakeClaimer) -> None:
+    at = claimer()
+    at.ask("enter 1")
+    at.ask("claim 0 3")
+    at.tell("hold")
+    os.waitpid(at.process.pid, os.WUNTRACED)
+    assert limit(at.board, 1) is None
+    assert at.board.kept(1) is None
+    at.process.send_signal(signal.SIGCONT)
+    at.heard()
+    assert limit(at.board, 1) == 3
+    assert at.board.kept(1) == Kept(0, answers(0, 3))
+
+
+def test_inv10_who_dies_with_the_lock_leaves_what_it_kept(claimer: MakeClaimer) -> None:
+    at = claimer()
+    at.ask("enter 1")
+    at.ask("claim 0 3")
+    at.tell("hold")
+    os.waitpid(at.process.pid, os.WUNTRACED)
+    at.process.kill()
+    at.process.wait()
+    assert at.board.left(1) == Kept(0, answers(0, 3))
+    assert at.board.begun() == Begun(1, 3, 3), "it died between two items"
+
+
+def test_regions_do_not_touch_each_other_and_begin_empty(claimer: MakeClaimer) -> None:
+    first, second = claimer(0), claimer(1)
+    first.ask("enter 1")
+    second.ask("enter 1")
+    assert (first.ask("claim 0 5"), second.ask("claim 0 3")) == (5, 3)
+    assert first.board.kept(1) == Kept(0, answers(0, 5))
+    assert limit(second.board, 1) == 3
+    assert first.ask("claim 5 9") == 4
+    again = claimer(1)
+    assert again.board.left(1) is None
+    again.ask("enter 1")
+    assert again.ask("claim 0 9") == 9, "the limit of who had the region before is gone"
+
+
+def test_a_board_keeps_clear_of_the_stacks() -> None:
+    assert BOARD * 2 <= REGION
