@@ -9,10 +9,11 @@ machine, and its median over the rounds is what is printed and held against the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from statistics import median
+from typing import NamedTuple
 
 Rows = dict[str, dict[str, float]]
 """What one round of one contender gives: row → metric → value."""
@@ -20,26 +21,44 @@ Rows = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Metric:
-    """One column. ``ratio`` asks for a column "subject ÷ peer" beside it."""
+    """One column.
+
+    Attributes:
+        name, digits: its heading, and how many decimals are shown.
+        ratio: whether a column "subject ÷ peer" stands beside it.
+        plot: whether there is a picture of it.
+        rising: more is better.
+    """
 
     name: str
     digits: int = 0
     ratio: bool = True
+    plot: bool = True
+    rising: bool = False
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A bound on one row's metric, or on its ratio to the row ``over``."""
+    """A bound on one row's metric, or on its ratio to the row ``over``, or to the best of several.
+
+    ``why`` is the known reason for which it is missed, if it is: for the page, beside the figure.
+    """
 
     metric: str
     of: str = "gpool"
-    over: str | None = None
+    over: str | tuple[str, ...] | None = None
     least: float | None = None
     most: float | None = None
+    why: str = ""
 
     def __str__(self) -> str:
-        of = f"{self.metric} of [{self.of}]" + (f" ÷ [{self.over}]" if self.over else "")
+        over = "the best" if isinstance(self.over, tuple) else self.over
+        of = f"{self.metric} of [{self.of}]" + (f" ÷ [{over}]" if over else "")
         return f"{of} ≥ {self.least:,g}" if self.least is not None else f"{of} ≤ {self.most or 0:,g}"
+
+    def best(self, values: Iterable[float]) -> float:
+        """The hardest to compare with: where more is asked for the largest, else the smallest."""
+        return max(values) if self.least is not None else min(values)
 
     def holds(self, value: float) -> bool:
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
@@ -58,6 +77,7 @@ class Workload:
         subject: the row that the others are compared with.
         marks: what is to be reached.
         seconds: after which a round of one contender counts as hung.
+        together: its contenders do not disturb each other, so those of a round run at the same time.
     """
 
     name: str
@@ -68,6 +88,15 @@ class Workload:
     subject: str = "gpool"
     marks: tuple[Mark, ...] = ()
     seconds: float = 180.0
+    together: bool = False
+
+
+class Spread(NamedTuple):
+    """One metric of one row over the rounds."""
+
+    median: float
+    least: float
+    most: float
 
 
 @dataclass
@@ -95,9 +124,23 @@ class Results:
         """The number that a mark is held against, or None when nothing was measured."""
         if mark.over is None:
             values = self.values(mark.of, mark.metric)
-        else:
+        elif isinstance(mark.over, str):
             values = self.ratios(mark.of, mark.over, mark.metric)
+        else:
+            values = list(self._over_best(mark, mark.over))
         return median(values) if values else None
+
+    def _over_best(self, mark: Mark, others: tuple[str, ...]) -> Iterator[float]:
+        """Round by round, the ratio to whoever was the best of the others in that round."""
+        for each in self.rounds:
+            against = [each[row][mark.metric] for row in others if each.get(row, {}).get(mark.metric)]
+            if against and mark.metric in each.get(mark.of, {}):
+                yield each[mark.of][mark.metric] / mark.best(against)
+
+    def spread(self, row: str, metric: str) -> Spread | None:
+        """What is shown of a metric's values over the rounds."""
+        values = self.values(row, metric)
+        return Spread(median(values), min(values), max(values)) if values else None
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -116,13 +159,18 @@ def report(results: Results) -> str:
     """One workload's table, its marks, and what went wrong."""
     workload = results.workload
     lines = [f"{workload.name}: {workload.about}", ""]
-    lines += _aligned([_heading(workload), *(_line(results, row) for row in results.rows())])
+    lines += _aligned(table(results))
     lines += [""] if workload.marks else []
-    lines += [_verdict(results, mark) for mark in workload.marks]
+    lines += [f"  mark {mark}: {verdict(results, mark)}" for mark in workload.marks]
     lines += [f"  failed: {each}" for each in results.failures]
     if results.skipped:
         lines.append(f"  skipped: {', '.join(results.skipped)} (not installed)")
     return "\n".join(lines) + "\n"
+
+
+def table(results: Results) -> list[list[str]]:
+    """A heading and a line per row, as text."""
+    return [_heading(results.workload), *(_line(results, row) for row in results.rows())]
 
 
 def _heading(workload: Workload) -> list[str]:
@@ -137,10 +185,10 @@ def _heading(workload: Workload) -> list[str]:
 def _line(results: Results, row: str) -> list[str]:
     cells = [row]
     for metric in results.workload.metrics:
-        values = results.values(row, metric.name)
+        spread = results.spread(row, metric.name)
         digits = metric.digits
-        cells.append(f"{median(values):,.{digits}f}" if values else "–")
-        cells.append(f"{min(values):,.{digits}f}–{max(values):,.{digits}f}" if values else "–")
+        cells.append(f"{spread.median:,.{digits}f}" if spread else "–")
+        cells.append(f"{spread.least:,.{digits}f}–{spread.most:,.{digits}f}" if spread else "–")
         if metric.ratio:
             subject = results.workload.subject
             ratios = results.ratios(subject, row, metric.name) if row != subject else []
@@ -148,11 +196,12 @@ def _line(results: Results, row: str) -> list[str]:
     return cells
 
 
-def _verdict(results: Results, mark: Mark) -> str:
+def verdict(results: Results, mark: Mark) -> str:
+    """The figure that a mark is held against, and whether it holds."""
     value = results.judge(mark)
     if value is None:
-        return f"  mark {mark}: not measured"
-    return f"  mark {mark}: {value:,.2f} – {'met' if mark.holds(value) else 'MISSED'}"
+        return "not measured"
+    return f"{value:,.{0 if abs(value) >= 1000 else 2}f} – {'met' if mark.holds(value) else 'MISSED'}"
 
 
 def _aligned(table: list[list[str]]) -> list[str]:

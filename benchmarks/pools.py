@@ -6,9 +6,9 @@ loky and joblib, which have a start method of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from operator import methodcaller
@@ -18,7 +18,7 @@ METHOD = "forkserver"
 CHUNK = 1000
 """The chunksize that a careful user of an executor would pick for a tiny function."""
 
-Mapper = Callable[[Callable[[int], int], Sequence[int]], list[int]]
+Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,18 @@ class Open:
     Attributes:
         submit: run a function of no arguments; returns the peer's own future.
         result: wait for such a future's value.
-        map: all results, in order.
-        close: end the pool, workers included.
+        map: results in order, with the batching that suits a tiny function.
+        unordered: results as they come, no two tasks in one chunk: what suits tasks of very unequal length.
+        close: end the pool, workers included, when all is done.
+        drop: end it now, whatever is queued.
     """
 
     submit: Callable[[Callable[[], object]], Any]
     result: Callable[[Any], Any]
     map: Mapper
+    unordered: Mapper
     close: Callable[[], object]
+    drop: Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,13 @@ class Contender:
 
 
 @contextmanager
-def opened(name: str, slots: int = 2) -> Iterator[Open]:
-    """The named contender, constructed; closed when the block is left."""
+def opened(name: str, slots: int = 2, *, drop: bool = False) -> Iterator[Open]:
+    """The named contender, constructed; when the block is left it is closed, or what it holds is dropped."""
     pool = CONTENDERS[name].opener(slots)
     try:
         yield pool
     finally:
-        pool.close()
+        (pool.drop if drop else pool.close)()
 
 
 def installed(name: str) -> bool:
@@ -73,7 +77,7 @@ def _gpool(slots: int) -> Open:
 
     pool = GroupedPool(tags={"work": slots}, mp_context=METHOD)
     work = pool.group("work")
-    return Open(work.submit, methodcaller("result"), lambda fn, rows: list(work.map(fn, rows)), pool.shutdown)
+    return Open(work.submit, methodcaller("result"), work.map, work.map_unordered, pool.shutdown, pool.stop)
 
 
 def _executor(slots: int) -> Open:
@@ -84,16 +88,25 @@ def _executor(slots: int) -> Open:
 
 
 def _loky(slots: int) -> Open:
-    return _like_executor(import_module("loky").ProcessPoolExecutor(slots))
+    pool = import_module("loky").ProcessPoolExecutor(slots)
+    return replace(_like_executor(pool), drop=lambda: pool.shutdown(kill_workers=True))
 
 
 def _like_executor(pool: Any) -> Open:
     return Open(
         pool.submit,
         methodcaller("result"),
-        lambda fn, rows: list(pool.map(fn, rows, chunksize=CHUNK)),
+        lambda fn, rows: pool.map(fn, rows, chunksize=CHUNK),
+        lambda fn, rows: _as_completed([pool.submit(fn, row) for row in rows]),
         pool.shutdown,
+        lambda: pool.shutdown(cancel_futures=True),
     )
+
+
+def _as_completed(futures: list[Any]) -> Iterator[Any]:
+    from concurrent.futures import as_completed
+
+    return (future.result() for future in as_completed(futures))
 
 
 def _multiprocessing(slots: int) -> Open:
@@ -105,7 +118,7 @@ def _multiprocessing(slots: int) -> Open:
         pool.close()
         pool.join()
 
-    return Open(pool.apply_async, methodcaller("get"), pool.map, close)
+    return Open(pool.apply_async, methodcaller("get"), pool.map, pool.imap_unordered, close, pool.terminate)
 
 
 def _pebble(slots: int) -> Open:
@@ -117,10 +130,18 @@ def _pebble(slots: int) -> Open:
         pool.close()
         pool.join()
 
-    def map_(fn: Callable[[int], int], rows: Sequence[int]) -> list[int]:
-        return list(pool.map(fn, rows, chunksize=CHUNK).result())
+    def drop() -> None:
+        pool.stop()
+        pool.join()
 
-    return Open(pool.schedule, methodcaller("result"), map_, close)
+    def unordered(fn: Callable[[Any], Any], rows: Iterable[Any]) -> Iterator[Any]:
+        return _as_completed([pool.schedule(fn, (row,)) for row in rows])
+
+    def map_(fn: Callable[[Any], Any], rows: Iterable[Any]) -> Iterable[Any]:
+        results: Iterable[Any] = pool.map(fn, rows, chunksize=CHUNK).result()
+        return results
+
+    return Open(pool.schedule, methodcaller("result"), map_, unordered, close, drop)
 
 
 def _mpire(slots: int) -> Open:
@@ -130,23 +151,34 @@ def _mpire(slots: int) -> Open:
         pool.stop_and_join()
         pool.terminate()
 
-    return Open(pool.apply_async, methodcaller("get"), lambda fn, rows: list(pool.map(fn, rows)), close)
+    def unordered(fn: Callable[[Any], Any], rows: Iterable[Any]) -> Iterator[Any]:
+        results: Iterator[Any] = pool.imap_unordered(fn, list(rows), chunk_size=1)
+        return results
+
+    return Open(
+        pool.apply_async, methodcaller("get"), lambda fn, rows: pool.map(fn, list(rows)), unordered, close, close
+    )
 
 
 def _joblib(slots: int) -> Open:
     joblib = import_module("joblib")
     pool = joblib.Parallel(n_jobs=slots)
+    streaming = joblib.Parallel(n_jobs=slots, return_as="generator_unordered", batch_size=1)
 
     def submit(task: Callable[[], object]) -> NoReturn:
         raise NotImplementedError("joblib has no submit")
 
-    def map_(fn: Callable[[int], int], rows: Sequence[int]) -> list[int]:
+    def map_(fn: Callable[[Any], Any], rows: Iterable[Any]) -> Iterable[Any]:
         return list(pool(joblib.delayed(fn)(row) for row in rows))
+
+    def unordered(fn: Callable[[Any], Any], rows: Iterable[Any]) -> Iterable[Any]:
+        results: Iterable[Any] = streaming(joblib.delayed(fn)(row) for row in rows)
+        return results
 
     def close() -> None:
         import_module("joblib.externals.loky").get_reusable_executor().shutdown()
 
-    return Open(submit, methodcaller("result"), map_, close)
+    return Open(submit, methodcaller("result"), map_, unordered, close, close)
 
 
 CONTENDERS = {
@@ -161,3 +193,4 @@ CONTENDERS = {
 """PPE is concurrent.futures.ProcessPoolExecutor, Pool is multiprocessing.Pool."""
 
 SUBMITTERS = tuple(name for name in CONTENDERS if name != "joblib")
+PEERS = tuple(name for name in CONTENDERS if name != "gpool")

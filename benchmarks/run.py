@@ -2,6 +2,8 @@
 
 Every round of every contender is a fresh process, so nobody inherits another's heap, threads or warm caches,
 and one that crashes or hangs is reported while the others go on.
+
+What ``--json`` wrote, ``report.py`` makes a page of, and ``plots.py`` (or ``--plots`` here) pictures.
 """
 
 from __future__ import annotations
@@ -10,13 +12,18 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,11 +38,16 @@ class Failed(Exception):
 
 def main() -> int:
     from benchmarks.measure import report
+    from benchmarks.record import Run, write
     from benchmarks.workloads import WORKLOADS
 
     options = arguments(list(WORKLOADS))
     rounds = options.rounds or (1 if options.quick else 5)
-    print(machine(), flush=True)
+    if options.plots and not find_spec("matplotlib"):
+        raise SystemExit("--plots needs matplotlib, which is not installed: pip install '.[bench]'")
+    began = monotonic()
+    run = Run(machine(), command(), datetime.now(UTC).date().isoformat(), rounds, options.quick)
+    print(run.machine, flush=True)
     print(
         f"rounds: {rounds}, {'quick' if options.quick else 'full'}; medians, ratios taken within a round\n", flush=True
     )
@@ -43,8 +55,13 @@ def main() -> int:
     for name in options.names or WORKLOADS:
         everything.append(measured(WORKLOADS[name], rounds, options.quick))
         print(report(everything[-1]), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(as_json(everything), indent=1, ensure_ascii=False), encoding="utf-8")
+        if options.json:  # after each workload, for a run is long
+            write(options.json, run, everything)
+    print(f"all in {monotonic() - began:.0f} s")
+    if options.plots:
+        from benchmarks.plots import draw
+
+        draw(everything, options.plots / "plots")
     return 0
 
 
@@ -54,6 +71,7 @@ def arguments(names: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds of each workload (default: 5, with --quick 1)")
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast it is")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single value here")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the results into FOLDER/plots")
     return parser.parse_args()
 
 
@@ -63,17 +81,24 @@ def measured(workload: Workload, rounds: int, quick: bool) -> Results:
     from benchmarks.pools import installed
 
     results = Results(workload, skipped=[each for each in workload.contenders if not installed(each)])
-    for number in range(1, rounds + 1):
-        rows: Rows = {}
-        for contender in workload.contenders:
-            if contender in results.skipped:
-                continue
-            progress(f"{workload.name} {number}/{rounds} {contender}")
-            try:
-                rows.update(one_round(workload, contender, quick))
-            except Failed as failure:
-                results.failures.append(f"{contender}, round {number}: {failure}")
-        results.rounds.append(rows)
+    present = [each for each in workload.contenders if each not in results.skipped]
+    with ThreadPoolExecutor(len(present) if workload.together else 1) as threads:
+        for number in range(1, rounds + 1):
+
+            def attempt(contender: str, number: int = number) -> Rows | Failed:
+                progress(f"{workload.name} {number}/{rounds} {contender}")
+                try:
+                    return one_round(workload, contender, quick)
+                except Failed as failure:
+                    return failure
+
+            rows: Rows = {}
+            for contender, outcome in zip(present, threads.map(attempt, present), strict=True):
+                if isinstance(outcome, Failed):
+                    results.failures.append(f"{contender}, round {number}: {outcome}")
+                else:
+                    rows.update(outcome)
+            results.rounds.append(rows)
     progress("")
     return results
 
@@ -88,10 +113,10 @@ def one_round(workload: Workload, contender: str, quick: bool) -> Rows:
     """Run it in a fresh process, in a session of its own, so that a hung one can be ended with its children."""
     with TemporaryDirectory() as folder:
         out, errors = Path(folder, "out"), Path(folder, "errors")
-        command = [sys.executable, str(HERE / "one.py"), workload.name, contender, str(out)]
+        line = [sys.executable, str(HERE / "one.py"), workload.name, contender, str(out)]
         with errors.open("wb") as stderr:
             process = subprocess.Popen(
-                command + ["--quick"] * quick,
+                line + ["--quick"] * quick,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -144,20 +169,9 @@ def versions() -> list[str]:
     return found
 
 
-def as_json(everything: list[Results]) -> dict[str, object]:
-    return {
-        "machine": machine(),
-        "workloads": {
-            each.workload.name: {
-                "about": each.workload.about,
-                "rounds": each.rounds,
-                "marks": {str(mark): each.judge(mark) for mark in each.workload.marks},
-                "failures": each.failures,
-                "skipped": each.skipped,
-            }
-            for each in everything
-        },
-    }
+def command() -> str:
+    """This run's command line, as somebody in the repository's folder would type it."""
+    return shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -27,6 +27,26 @@ def spin(seconds: float) -> None:
         pass
 
 
+def spun(seconds: float) -> float:
+    """Keep one core busy; the seconds, for the books of who asked."""
+    spin(seconds)
+    return seconds
+
+
+def nap(seconds: float) -> tuple[float, float, float]:
+    """Hold a slot and no core: the seconds asked for, and when it began and ended."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    return seconds, began, time.monotonic()
+
+
+def burn(seconds: float) -> None:
+    """Use so much time of a core, however many others want one too."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
 def meet(started: str, gate: str) -> None:
     """Write the moment and the pid to the FIFO ``started``, then hold the slot until ``gate`` is opened for writing."""
     line = f"{time.monotonic()!r} {os.getpid()}\n".encode()

@@ -8,14 +8,34 @@ from benchmarks.workloads import (
     construct,
     feed,
     guarantee,
+    idle,
     latency,
     mapping,
+    queued,
     resize,
+    scale,
     scheduler,
+    shares,
+    skew,
     submit,
 )
 
 WORKLOADS: dict[str, Workload] = {
     module.WORKLOAD.name: module.WORKLOAD
-    for module in (submit, latency, closures, mapping, construct, scheduler, guarantee, feed, resize)
+    for module in (
+        submit,
+        latency,
+        closures,
+        mapping,
+        skew,
+        construct,
+        resize,
+        scale,
+        feed,
+        queued,
+        idle,
+        guarantee,
+        shares,
+        scheduler,
+    )
 }

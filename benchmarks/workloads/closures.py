@@ -6,11 +6,11 @@ from collections.abc import Callable
 from importlib import import_module
 from time import perf_counter
 
-from benchmarks.measure import Metric, Rows, Workload
+from benchmarks.measure import Mark, Metric, Rows, Workload
 from benchmarks.pools import opened, warm_up
 from benchmarks.tasks import noop
 
-TASKS = 5000
+TASKS = 3000
 FLOOR = "cloudpickle.dumps alone"
 
 
@@ -41,6 +41,7 @@ WORKLOAD = Workload(
     name="lambda",
     about=f"{TASKS:,} fresh closures submitted one by one, then waited for; 2 slots",
     contenders=("gpool", "loky", FLOOR),
-    metrics=(Metric("tasks/s"),),
+    metrics=(Metric("tasks/s", rising=True),),
     run=run,
+    marks=(Mark("tasks/s", over="loky", least=4),),
 )

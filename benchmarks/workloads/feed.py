@@ -1,11 +1,14 @@
-"""A generator that is larger than memory should be: what the parent grows by while it is worked through.
+"""A stream that is larger than memory should be: what the parent grows by while it is worked through.
 
-The peers have no lazy feed; beside gpool stand the calls that their users reach for.
+gpool feeds itself from a range of ten million, which it may read on the spot, and from a generator, behind which any
+code of the user's may stand. The peers have no lazy feed; beside gpool stand the calls that their users reach for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from time import perf_counter
 
 import psutil
@@ -14,12 +17,13 @@ from benchmarks.measure import Mark, Metric, Rows, Workload
 from benchmarks.pools import CHUNK, METHOD
 from benchmarks.tasks import double
 
-ITEMS = 1_000_000
-ITERATED = "gpool, results iterated"
+MANY, ITEMS = 10_000_000, 1_000_000
+GENERATED, ITERATED = "gpool, from a generator", "gpool, results iterated"
+GLANCE_SECONDS = 0.05
 
 
 class Gauge:
-    """The parent's RSS, read every so many items: at the start, in between, and how much it has grown at most."""
+    """The parent's RSS, read every so many seconds or items: at the start, in between, and its growth at most."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -31,6 +35,23 @@ class Gauge:
 
     def read(self) -> None:
         self.peak = max(self.peak, self.rss())
+
+    @contextmanager
+    def glancing(self) -> Iterator[None]:
+        """Read by a thread of its own while the block runs."""
+        over = Event()
+
+        def glance() -> None:
+            while not over.wait(GLANCE_SECONDS):
+                self.read()
+
+        thread = Thread(target=glance)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def watch(self, items: Iterable[int]) -> Iterator[int]:
         """The same items."""
@@ -45,14 +66,28 @@ class Gauge:
 
 
 def run(contender: str, quick: bool) -> Rows:
-    items = ITEMS // 10 if quick else ITEMS
-    feed = {"gpool": ingested, ITERATED: iterated, "Pool": imapped, "PPE": mapped}[contender]
+    items = MANY if contender == "gpool" else ITEMS
+    items //= 50 if quick else 1
+    feed = {"gpool": ingested, GENERATED: generated, ITERATED: iterated, "Pool": imapped, "PPE": mapped}[contender]
     gauge, taken = feed(items)
     gauge.read()
     return {contender: {"growth MB": gauge.growth, "items/s": items / taken}}
 
 
 def ingested(items: int) -> tuple[Gauge, float]:
+    from gpool import GroupedPool
+
+    with GroupedPool(tags={"work": 2}, iteration=False, mp_context=METHOD) as pool:
+        pool.ingest(range(2000), "work", double)
+        pool.join()
+        gauge, began = Gauge(), perf_counter()
+        with gauge.glancing():
+            pool.ingest(range(items), "work", double)
+            pool.join()
+        return gauge, perf_counter() - began
+
+
+def generated(items: int) -> tuple[Gauge, float]:
     from gpool import GroupedPool
 
     with GroupedPool(tags={"work": 2}, iteration=False, mp_context=METHOD) as pool:
@@ -101,11 +136,11 @@ def mapped(items: int) -> tuple[Gauge, float]:
 
 WORKLOAD = Workload(
     name="feed",
-    about=f"a generator of {ITEMS:,} items, tiny function, 2 slots: gpool by ingest, Pool by imap_unordered and PPE by "
-    f"map (both chunksize={CHUNK})",
-    contenders=("gpool", ITERATED, "Pool", "PPE"),
-    metrics=(Metric("growth MB", 1, False), Metric("items/s")),
+    about=f"a tiny function over a stream, 2 slots: gpool by ingest, {MANY:,} items of a range; the others {ITEMS:,} "
+    f"of a generator, Pool by imap_unordered and PPE by map (both chunksize={CHUNK})",
+    contenders=("gpool", GENERATED, ITERATED, "Pool", "PPE"),
+    metrics=(Metric("growth MB", 1, False), Metric("items/s", rising=True)),
     run=run,
-    marks=(Mark("growth MB", most=20), Mark("growth MB", of=ITERATED, most=20)),
+    marks=tuple(Mark("growth MB", of=each, most=20) for each in ("gpool", GENERATED, ITERATED)),
     seconds=600,
 )

@@ -107,5 +107,5 @@ WORKLOAD = Workload(
         *(Metric(f"p{p} ÷ idle", 2, False) for p in (50, 99)),
     ),
     run=run,
-    marks=tuple(Mark("p99 ÷ idle", of=f"gpool, flood {name}", most=2) for name in FLOODS),
+    marks=tuple(Mark("p99 ÷ idle", of=f"gpool, flood {name}", most=1.3) for name in FLOODS),
 )

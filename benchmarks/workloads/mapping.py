@@ -1,32 +1,52 @@
-"""A tiny function mapped over many rows, with whatever batching each peer has or is told."""
+"""A tiny function mapped over many rows, with whatever batching each peer has or is told.
+
+The peers are given an iterator, which tells afterwards how much of it had been drawn when the first result was in hand:
+who reads all of its input first cannot be given one that is long, slow or endless. gpool meets a range, which it may
+read on the spot, and an iterator, behind which any code of the user's may stand.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from operator import length_hint
 from time import perf_counter
 
-from benchmarks.measure import Metric, Rows, Workload
-from benchmarks.pools import CHUNK, CONTENDERS, opened
+from benchmarks.measure import Mark, Metric, Rows, Workload
+from benchmarks.pools import CHUNK, PEERS, opened
 from benchmarks.tasks import double
 
-ITEMS = 50_000
+ITEMS = 300_000
+ITERATED = "gpool, from an iterator"
 
 
 def run(contender: str, quick: bool) -> Rows:
-    items = ITEMS // 5 if quick else ITEMS
-    rows = range(items)
-    with opened(contender) as pool:
-        pool.map(double, range(2000))
+    items = ITEMS // 10 if quick else ITEMS
+    in_memory = contender == "gpool"
+    with opened("gpool" if contender == ITERATED else contender) as pool:
+        list(pool.map(double, range(2000)))
+        rows: Iterable[int] = range(items) if in_memory else iter(range(items))
         began = perf_counter()
-        values = pool.map(double, rows)
+        results = iter(pool.map(double, rows))
+        values = [next(results)]
+        left = length_hint(rows)  # of a range: all of it
+        values.extend(results)
         taken = perf_counter() - began
-    assert values == [row + row for row in rows]
-    return {contender: {"items/s": items / taken}}
+    assert values == [row + row for row in range(items)]
+    figures = {"items/s": items / taken}
+    if not in_memory:
+        figures["drawn at the first result %"] = 100 * (items - left) / items
+    return {contender: figures}
 
 
 WORKLOAD = Workload(
     name="map",
     about=f"a tiny function over {ITEMS:,} items, 2 slots; chunksize={CHUNK} for PPE, loky and pebble, own choice else",
-    contenders=tuple(CONTENDERS),
-    metrics=(Metric("items/s"),),
+    contenders=("gpool", ITERATED, *PEERS),
+    metrics=(Metric("items/s", rising=True), Metric("drawn at the first result %", 1, False, False)),
     run=run,
+    marks=(
+        *(Mark("items/s", of=each, over="Pool", least=1) for each in ("gpool", ITERATED)),
+        *(Mark("items/s", of=each, over="PPE", least=2) for each in ("gpool", ITERATED)),
+        Mark("drawn at the first result %", of=ITERATED, most=50),
+    ),
 )
