@@ -24,7 +24,7 @@ from gpool.interrupts import shielded
 from gpool.model import Options
 from gpool.outcome import raised
 from gpool.supervisor import Supervisor
-from gpool.workers.blocks import Entry, pack_item, plain_entries, weight
+from gpool.workers.blocks import Entry, is_plain, pack_item, plain_entries, weight
 from gpool.workers.payload import Shared
 
 _PATIENCE_SECONDS = 1.0
@@ -204,13 +204,16 @@ class Feed:
             self._tell_joiners()
 
     def _draw(self, room: int) -> bool:
-        """Draw an item, or as many as make a block if that takes no time; False at the end."""
-        many = max(1, min(room, self._block_size - len(self._held))) if self._at_hand else 1
-        self._in_user_code = True
-        try:
-            drawn = list(islice(self._items, many))
-        finally:
-            self._in_user_code = False
+        """Draw a block, or what is missing of one, at most so many items; False at the end."""
+        many = max(1, min(room, self._block_size - len(self._held)))
+        more = self._draw_at_once(many) if self._at_hand else self._draw_singly(many)
+        if len(self._held) >= self._block_size or self._held_bytes >= limits.BLOCK_BYTES:
+            self.submit_held()
+        sleep(0)  # who waits for the interpreter gets it now, not in 5 ms: an iterable need not ever block
+        return more
+
+    def _draw_at_once(self, many: int) -> bool:
+        drawn = list(islice(self._items, many))
         if not drawn or self._cancelled.is_set():
             return False
         entries = plain_entries(drawn, self._several)
@@ -218,18 +221,40 @@ class Feed:
             self._hold(entries, 0)
         else:
             for item in drawn:
-                self._pack(item if self._several else (item,))
-        enough = len(self._held) >= self._block_size or self._held_bytes >= limits.BLOCK_BYTES
-        if enough or self._supervisor.scheduler.may_begin(self.tag):
+                self._pack(item)
+        if self._supervisor.scheduler.may_begin(self.tag):
             self.submit_held()
-        if enough or self._drawn % _BREATH == 0:
-            sleep(0)  # who waits for the interpreter gets it now, not in 5 ms: an iterable need not ever block
         return True
 
-    def _pack(self, args: tuple[Any, ...]) -> None:
+    def _draw_singly(self, many: int) -> bool:
+        """Each may be the last for a while, so whoever can begin it gets it at once."""
+        items, may_begin, tag = self._items, self._supervisor.scheduler.may_begin, self.tag
+        for number in range(1, many + 1):
+            self._in_user_code = True
+            try:
+                item = next(items)
+            except StopIteration:
+                return False
+            finally:
+                self._in_user_code = False
+            if self._cancelled.is_set():
+                return False
+            self._pack(item)
+            if may_begin(tag):
+                self.submit_held()
+            if number % _BREATH == 0:
+                sleep(0)
+            if self._held_bytes >= limits.BLOCK_BYTES:
+                break
+        return True
+
+    def _pack(self, item: Any) -> None:
         """Pack an item and hold it."""
+        if not self._several and is_plain(item):
+            self._hold([item], 0)
+            return
         try:
-            entry = pack_item(args)
+            entry = pack_item(item if self._several else (item,))
         except PayloadError as problem:
             self._refuse(problem)
         except BaseException:

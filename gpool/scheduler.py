@@ -121,7 +121,7 @@ class Scheduler(Ledger):
     def may_begin(self, tag: Hashable) -> bool:
         """True when a new task of the tag might begin at once. Any thread may ask."""
         group = self.groups[tag]
-        return not group.running or bool(group.idle or self.general.idle)
+        return not (group.own or group.bursting) or bool(group.idle.by_kind or self.general.idle.by_kind)
 
     @property
     def next_timer(self) -> float | None:
