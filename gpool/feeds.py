@@ -93,7 +93,7 @@ class Feed:
         self._several = several
         self._at_hand = at_hand
         self._in_blocks = supervisor.has_blocks and options.timeout is None and not options.retries
-        self._lock = threading.Lock()  # of what is held; never kept while waiting for anything
+        self._lock = threading.RLock()  # of what is held; its holder may take the turn, and abandon the feed there
         self._held: list[Entry] = []
         self._held_bytes = 0
         self._held_first = 0  # number of the first item held

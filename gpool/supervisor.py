@@ -252,7 +252,7 @@ class Supervisor:
                 self.handle(CancelAsked(task.id))
 
         if self._turn.is_mine:
-            cancel()
+            self.post(cancel)  # behind the blocks that lie in the inbox
         elif not self.is_inherited:
             self.look(cancel)
 

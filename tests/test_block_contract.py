@@ -378,6 +378,18 @@ def test_inv08_a_map_that_a_stopped_pool_cuts_off_says_so(local_pool: MakePool, 
         list(results)
 
 
+def test_a_map_that_is_dropped_while_its_feed_submits_holds_nobody_up(local_pool: MakePool) -> None:
+    """The feed's own thread may be the one that finds out."""
+    pool = local_pool(1)
+    for _ in range(30):
+        results = pool.map(abs, iter(int, 1))
+        assert [next(results) for _ in range(200)] == [0] * 200
+        del results
+    assert pool.join(SECONDS)
+    assert pool.submit(abs, -1).result(SECONDS) == 1
+    assert pool.pending == 0
+
+
 # -- races ----------------------------------------------------------------------------------------------------------
 
 
