@@ -17,8 +17,10 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as StockFuture
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from gpool.interrupts import wait
 from gpool.model import Task
 from gpool.outcome import Outcome
 from gpool.workers.payload import NO_CALL, open_outcome
@@ -117,7 +119,7 @@ class Future(StockFuture[T]):
         """What the task returned or raised. CancelledError and TimeoutError are raised as by ``result``."""
         if self._state == PENDING:
             with self._condition:
-                if not self._condition.wait_for(self.done, timeout):
+                if not wait(partial(self._condition.wait_for, self.done), timeout):
                     raise TimeoutError
         if self._state != FINISHED:
             raise CancelledError

@@ -21,6 +21,7 @@ from gpool.errors import InsufficientSlots
 from gpool.events import ResizeAsked
 from gpool.feeds import Feed, is_at_hand
 from gpool.futures import Future
+from gpool.interrupts import wait as wait_until
 from gpool.model import NO_OPTIONS, Group, WorkerState, check_slots
 from gpool.results import Kept
 from gpool.settings import Kinds, groups_of
@@ -204,7 +205,7 @@ class GroupedPool(Executor):
             tag, call, NO_OPTIONS, name_of(fn), announce=True, follow_up=follow_up, register=expect
         )
         try:
-            holds_slot.wait()
+            wait_until(holds_slot.wait)
         except BaseException:
             future.cancel()
             raise

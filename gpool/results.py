@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from gpool.blocks import Block, Chunk, outcome_in
 from gpool.feeds import ANY_NUMBER, Feed
+from gpool.interrupts import wait
 from gpool.model import Task
 from gpool.outcome import Outcome
 
@@ -129,7 +131,7 @@ class MapResults:
     def _next_chunk(self) -> Chunk:
         with self._more:
             left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
-            if not self._more.wait_for(self._ready, left):
+            if not wait(partial(self._more.wait_for, self._ready), left):
                 self.close()
                 raise TimeoutError("the map did not yield its next result in time")
             if self._chunks and not self._discard:

@@ -58,7 +58,7 @@ from gpool.events import (
 )
 from gpool.futures import Future
 from gpool.groups import GroupRecord
-from gpool.interrupts import shielded
+from gpool.interrupts import shielded, wait
 from gpool.model import Options, PoolState, Task, Verdict
 from gpool.outcome import Outcome, raised
 from gpool.scheduler import Scheduler, Transition
@@ -404,7 +404,7 @@ class Supervisor:
         """
         if self._thread is threading.current_thread() or not self._thread.is_alive():
             return self.closed.is_set()
-        if not self._released.wait(timeout):
+        if not wait(self._released.wait, timeout):
             return False
         for feed in list(self._all_feeds):
             feed.wait_gone()
@@ -421,7 +421,7 @@ class Supervisor:
         """Wait until something holds of which ``notify`` tells; False if ``timeout`` seconds were not enough."""
         self._check_process()
         with self.changed:
-            return self.changed.wait_for(holds, timeout)
+            return wait(partial(self.changed.wait_for, holds), timeout)
 
     def notify(self) -> None:
         """Something that others wait for may have come true."""

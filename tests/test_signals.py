@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ from textwrap import dedent
 import psutil
 import pytest
 
+from gpool.interrupts import wait
 from tests import programs
 from tests.conftest import METHODS
 from tests.gates import Gate
@@ -584,3 +586,23 @@ check(pool)
 """,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+@pytest.mark.parametrize(("timeout", "asked"), [(None, [0.05, None]), (1.05, [0.05, 1.0]), (0.01, [0.01])])
+def test_inv15_the_main_thread_looks_at_the_signals_again_soon_after_it_has_begun_to_wait(
+    timeout: float | None, asked: list[float | None]
+) -> None:
+    """One that came just before it fell asleep has woken nobody."""
+
+    def never(seconds: float | None) -> bool:
+        waits.append(seconds)
+        return False
+
+    waits: list[float | None] = []
+    assert not wait(never, timeout)
+    assert waits == pytest.approx(asked) if None not in asked else waits == asked
+    waits.clear()
+    other = threading.Thread(target=wait, args=(never, timeout))
+    other.start()
+    other.join()
+    assert waits == [timeout]
