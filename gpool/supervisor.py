@@ -343,6 +343,9 @@ class Supervisor:
             self.state = PoolState.CLOSING
         if now:
             self.cancel_feeds()
+            for feed in tuple(self.holding):
+                feed.submit_held()  # so that it is cancelled like the rest
+            self._work()
         if now or not self.feeds:
             self.handle(CloseAsked(now))
 

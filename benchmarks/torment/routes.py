@@ -217,5 +217,5 @@ def _read(results: Iterator[Any], stream: Stream, *, ordered: bool) -> None:
         stream.given_up = ALL
         if isinstance(error.__cause__, StopIteration):
             error = error.__cause__  # an iterator cannot raise it as itself
-        if not isinstance(error, CancelledError):
+        if not isinstance(error, CancelledError | PoolClosed):  # the pool was stopped, perhaps while an item was drawn
             stream.error(error)
