@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,3 +123,32 @@ def test_a_worker_that_will_not_end_is_killed(local_pool: MakePool, tmp_path: Pa
         pool.submit(leave_a_thread, gate.path).result()
         gate.arrivals(1)
     gate.open()  # only now could that thread have ended
+
+
+MANY_WORKERS_FEW_DESCRIPTORS = """
+import resource, time
+from concurrent.futures import FIRST_EXCEPTION, wait
+from gpool import GroupedPool
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+with GroupedPool(tags={"few": 2, None: 0}) as pool:
+    assert pool.group("few").submit(abs, -1).result() == 1
+    pool.adjust("many", 100)
+    futures = [pool.group("many").submit(time.sleep, 100) for _ in range(100)]
+    failed, _ = wait(futures, return_when=FIRST_EXCEPTION)
+    print(failed.pop().exception())
+    assert pool.group("few").submit(abs, -1).result() == 1
+    print("few goes on, lost:", pool.stats().groups["few"].lost)
+    pool.stop()
+"""
+
+
+def test_too_low_a_limit_on_open_files_is_named_and_costs_no_other_group() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", MANY_WORKERS_FEW_DESCRIPTORS], capture_output=True, text=True, check=False
+    )
+    broken, others = run.stdout.splitlines()
+    assert "group 'many' is broken" in broken
+    assert "RLIMIT_NOFILE, ulimit -n) is 64" in broken
+    assert others == "few goes on, lost: 0"
+    assert run.stderr == ""

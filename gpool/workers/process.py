@@ -18,6 +18,7 @@ own: a copy there would keep a worker alive after the program's end.
 from __future__ import annotations
 
 import _multiprocessing  # type: ignore[import-not-found]  # its locks, without the heavy module around them
+import errno
 import io
 import multiprocessing
 import os
@@ -42,6 +43,8 @@ from gpool.workers.stacks import DIE, SHOW, Stacks
 _PRELOAD = ["gpool.workers.main", "gpool.workers.logs", "gpool.errors", "cloudpickle", "faulthandler"]
 
 _GLANCE_SECONDS = 0.001
+_SPARE_DESCRIPTORS = 12
+"""What a start needs for a moment, the fork server's own included; two of them stay open as long as the worker."""
 
 _program_fds: set[int] = set()
 _start_lock = threading.RLock()
@@ -315,6 +318,7 @@ class WorkerProcess:
         self._lock: SharedLock | None = None
         self.board: Board | None = None
         with _start_lock:
+            _check_descriptors(host.lifeline)
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
             self.stream = own(ours.detach())
@@ -422,6 +426,32 @@ class WorkerProcess:
         popen = getattr(self._process, "_popen", None)
         if popen is not None:
             popen.close()
+
+
+def _check_descriptors(some: int) -> None:
+    """Say which limit is too low before a start runs into it half-way.
+
+    The fork server does not survive a program that fails between connecting to it and handing over its descriptors,
+    and all workers' exits are reported by it.
+    """
+    spare: list[int] = []
+    try:
+        for _ in range(_SPARE_DESCRIPTORS):
+            spare.append(os.dup(some))
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        problem = (
+            f"the limit on open files (RLIMIT_NOFILE, ulimit -n) is {limit}, too low for one more worker, which takes "
+            "2 of them in this process; raise it, or ask for fewer slots"
+        )
+        raise OSError(errno.EMFILE, problem) from None
+    finally:
+        for fd in spare:
+            os.close(fd)
 
 
 def _reducers() -> Mapping[type, Callable[[Any], Any]]:
