@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from benchmarks.measure import Metric, Results, Spread
 
-INK, FAINT, OURS, THEIRS = "#7a7a7a", "#7a7a7a40", "#2f8f83", "#9a9a9a"
+INK, FAINT, OURS, THEIRS = "#7a7a7a", "#7a7a7a40", "#35a597", "#b4b4b4"
 FAR_APART = 20
 """Medians whose quotient is larger share no linear scale."""
 INCHES_WIDE, INCHES_PER_BAR, INCHES_PER_PANEL = 8.0, 0.24, 0.75

@@ -79,7 +79,8 @@ def marks(everything: Iterable[Results]) -> Iterator[str]:
                 for each in everything
                 for mark in each.workload.marks
             ),
-        ]
+        ],
+        words=2,
     )
     yield ""
 
@@ -112,10 +113,11 @@ def missed(results: Results, mark: Mark) -> str:
     return f"{mark}: {verdict(results, mark)}{f'. {mark.why}' if mark.why else ''}"
 
 
-def markdown(rows: list[list[str]]) -> Iterator[str]:
+def markdown(rows: list[list[str]], words: int = 1) -> Iterator[str]:
+    """A table whose first ``words`` columns are no figures."""
     heading, *lines = rows
     yield f"| {' | '.join(heading)} |"
-    yield f"| --- |{' ---: |' * (len(heading) - 1)}"
+    yield f"|{' --- |' * words}{' ---: |' * (len(heading) - words)}"
     for line in lines:
         yield f"| {' | '.join(line)} |"
 

@@ -90,10 +90,13 @@ def block(mean_seconds: float) -> int:
 
 
 def ahead_of_feed(mean_seconds: float) -> int:
-    """How many items of this mean run time a feed may have unfinished per slot, beyond the block that runs there."""
+    """How many items of this mean run time a feed may have unfinished per slot, beyond the block that runs there.
+
+    At least one, known or not: with none in the queue the tag would miss its turn whenever a general slot comes free.
+    """
     if mean_seconds <= 0.0:
-        return 0
-    return min(2 * MAX_BLOCK, int(AHEAD_SECONDS / mean_seconds))
+        return 1
+    return max(1, min(2 * MAX_BLOCK, int(AHEAD_SECONDS / mean_seconds)))
 
 
 def smoothed(mean_seconds: float, seconds: float) -> float:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def run(contender: str, quick: bool) -> Rows:
     statement = CONTENDERS[contender].imports
     module = CONTENDERS[contender].module
-    times = 3 if quick else 7
+    times = 1 if quick else 7
     import_module("multiprocessing.forkserver")
     exec(statement, {})  # what importing costs is measured below, in interpreters that have imported nothing yet
     first, again = first_result(contender), first_result(contender)

@@ -16,7 +16,11 @@ from benchmarks.pools import CHUNK, PEERS, opened
 from benchmarks.tasks import double
 
 ITEMS = 300_000
+ONE_BY_ONE = (
+    "Code of the user's may stand behind an iterator, so items are drawn one by one, by a thread of the feed's."
+)
 ITERATED = "gpool, from an iterator"
+REASONS = {"gpool": "", ITERATED: ONE_BY_ONE}
 
 
 def run(contender: str, quick: bool) -> Rows:
@@ -45,8 +49,8 @@ WORKLOAD = Workload(
     metrics=(Metric("items/s", rising=True), Metric("drawn at the first result %", 1, False, False)),
     run=run,
     marks=(
-        *(Mark("items/s", of=each, over="Pool", least=1) for each in ("gpool", ITERATED)),
-        *(Mark("items/s", of=each, over="PPE", least=2) for each in ("gpool", ITERATED)),
+        *(Mark("items/s", of=each, over="Pool", least=1, why=why) for each, why in REASONS.items()),
+        *(Mark("items/s", of=each, over="PPE", least=2, why=why) for each, why in REASONS.items()),
         Mark("drawn at the first result %", of=ITERATED, most=50),
     ),
 )

@@ -42,6 +42,15 @@ FLOODS = {
     for light, heavy in ((0.050, 0.020), (0.020, 0.050))
 }
 
+DRAWN_LATE = (
+    "A feed draws when there is a slot for its item, so a tag that is fed may have nothing queued at the moment in "
+    "which a general slot frees, and the other tag gets it."
+)
+ONE_TRIP = (
+    "Nothing is sent ahead into a general slot while another tag waits, so between two tasks of a slot lies one trip "
+    "through the parent."
+)
+
 Ran = tuple[float, float, float]
 """What a task returns: the seconds asked for, when it began, when it ended."""
 
@@ -105,6 +114,11 @@ WORKLOAD = Workload(
     ),
     run=run,
     marks=tuple(
-        Mark(metric, of=each, most=most) for each in FLOODS for metric, most in (("off by %", 5), ("idle %", 1))
+        mark
+        for each, flood in FLOODS.items()
+        for mark in (
+            Mark("off by %", of=each, most=5, why=DRAWN_LATE if flood.feeds else ""),
+            Mark("idle %", of=each, most=1, why=ONE_TRIP),
+        )
     ),
 )

@@ -25,7 +25,7 @@ LAYOUTS = ("early", "late", "clustered")
 def lengths(layout: str, quick: bool) -> list[float]:
     """Seconds of each task: most short, on a scale where 0.1 ms is as likely as 10; some of 100 ms."""
     random = Random(layout)
-    count = SHORT // 6 if quick else SHORT
+    count = SHORT // 12 if quick else SHORT
     short = [exp(random.uniform(log(SHORTEST), log(LONGER))) for _ in range(count)]
     where = {"early": 0, "late": count, "clustered": count // 2}[layout]
     return [*short[:where], *[LONGEST] * (2 if quick else LONG), *short[where:]]
