@@ -174,9 +174,10 @@ class Feed:
         self._taker.take(chunk)
         self._settled += chunk.size
         if not self._room.is_set():
-            # Woken when half is free: fewer wakes, and what is drawn then travels together.
+            # Woken when half is free: fewer wakes, and what is drawn then travels together. But the other half may be
+            # in the hands of a worker that stands still.
             left = self.unfinished
-            if left * 2 <= self._depth or left == 0:
+            if left * 2 <= self._depth or left == 0 or self._supervisor.scheduler.may_begin(self.tag):
                 self._room.set()
         if self.unfinished == 0 and self._over.is_set():
             self._tell_joiners()

@@ -706,8 +706,11 @@ class Supervisor:
 
     def _announce(self) -> None:
         """Tell the listeners, outside the turn."""
-        while self._transitions:
-            transition = self._transitions.popleft()
+        while True:
+            try:
+                transition = self._transitions.popleft()
+            except IndexError:  # none is left, perhaps because another thread was quicker
+                return
             for listener in self._listeners:
                 try:
                     listener(transition)
