@@ -177,7 +177,7 @@ class Feed:
             # Woken when half is free: fewer wakes, and what is drawn then travels together. But the other half may be
             # in the hands of a worker that stands still.
             left = self.unfinished
-            if left * 2 <= self._depth or left == 0 or self._supervisor.scheduler.may_begin(self.tag):
+            if left * 2 <= self._depth or left == 0 or self._supervisor.scheduler.wastes_slot(self.tag):
                 self._room.set()
         if self.unfinished == 0 and self._over.is_set():
             self._tell_joiners()
@@ -337,7 +337,10 @@ class Feed:
         return 0
 
     def _free_room(self) -> int:
-        return min(self._depth - self.unfinished, self._taker.room())
+        room = self._depth - self.unfinished
+        if room <= 0 and self._supervisor.scheduler.wastes_slot(self.tag):
+            room = self._block_size  # what is unfinished is in the hands of workers that stand still
+        return min(room, self._taker.room())
 
     def _tell_joiners(self) -> None:
         with self._quiet:

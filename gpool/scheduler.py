@@ -123,6 +123,15 @@ class Scheduler(Ledger):
         group = self.groups[tag]
         return not (group.own or group.bursting) or bool(group.idle.by_kind or self.general.idle.by_kind)
 
+    def wastes_slot(self, tag: Hashable) -> bool:
+        """True when a slot is free that the tag may use, and it has nothing queued. Any thread may ask."""
+        group, idle = self.groups[tag], self.general.idle.by_kind
+        if group.backlog.size:
+            return False
+        if group.short and group.idle.by_kind:
+            return True
+        return (group.short or group.burst_room) and group.kind in idle
+
     @property
     def next_timer(self) -> float | None:
         """When ``Ticked`` is due, at the latest."""
