@@ -313,7 +313,7 @@ def test_ingest_draws_only_as_slots_free_up(local_pool: MakePool, gate: Gate) ->
     pool = local_pool(2)
     feed = pool.ingest(items(), None, lambda n, path: pass_gate(path), [gate.path])
     gate.arrivals(2)
-    assert len(drawn) <= 3
+    assert len(drawn) <= 4, "two that run, and one queued for each slot"
     feed.cancel()
     gate.open()
     assert feed.join(60)
