@@ -192,7 +192,7 @@ class GroupedPool(Executor):
         """
         wanted = handlers(callback, error)
         self._supervisor.check(tag)
-        call = one_call(check_callable(fn), tuple(args), kwargs or {})
+        call = one_call(check_callable(fn), tuple(args), kwargs or {}, self._supervisor.room)
         holds_slot = threading.Event()
 
         def follow_up(future: Future[Any]) -> None:

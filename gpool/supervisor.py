@@ -116,6 +116,7 @@ class Supervisor:
         self.state = PoolState.OPEN  # what users may do; the scheduler's own follows when the feeds have ended
         self.scheduler = Scheduler(send_ahead=backend.can_recall)
         self.has_blocks = backend.has_blocks
+        self.room = backend.room
         self.feeds: set[Feeding] = set()  # that may draw
         self.holding: set[Feeding] = set()  # that hold items not submitted yet
         self._all_feeds: weakref.WeakSet[Feeding] = weakref.WeakSet()

@@ -67,7 +67,7 @@ class GroupView(Executor):
         """
         self._supervisor.check(self._tag)
         return self._supervisor.submit(
-            self._tag, one_call(check_callable(fn), args, kwargs), self._options, name_of(fn)
+            self._tag, one_call(check_callable(fn), args, kwargs, self._supervisor.room), self._options, name_of(fn)
         )
 
     def map(

@@ -29,6 +29,10 @@ FLOORS = {
     "invariants": 2,
     "workers.wire": 2,
     "workers.stacks": 3,
+    "workers.windows": 3,
+    "workers.arena": 3,
+    "workers.parcels": 3,
+    "workers.returns": 4,
     "workers.logs": 3,
     "workers.payload": 3,
     "workers.blocks": 3,
@@ -110,5 +114,5 @@ def test_child_import_budget() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     loaded = set(out.stdout.split())
     assert "gpool.workers.main" in loaded
-    for heavy in ("psutil", "asyncio", "selectors", "multiprocessing", "numpy", "cloudpickle", "gpool.pool"):
+    for heavy in ("psutil", "asyncio", "selectors", "multiprocessing", "ctypes", "numpy", "cloudpickle", "gpool.pool"):
         assert heavy not in loaded, f"a worker imports {heavy}"

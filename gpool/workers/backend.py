@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from gpool.workers.arena import Range
 from gpool.workers.payload import Buffer, Call
 from gpool.workers.wire import Frame
 
@@ -101,6 +102,8 @@ class Backend(Protocol):
     """Whether ``recall`` works; if not, nothing is sent ahead."""
     has_blocks: bool
     """Whether calls of several items can be sent."""
+    room: Range | None
+    """Where what is large may be left for workers, before it is sent; None: it travels with the rest."""
     has_health: bool
     """Whether ``sample`` has anything to say."""
 

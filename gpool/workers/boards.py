@@ -68,7 +68,7 @@ class Board:
         self._fd = fd
         self._start = (region + 1) * REGION - BOARD
         self._lock = lock
-        os.truncate(fd, max(os.fstat(fd).st_size, (region + 1) * REGION))
+        os.pwrite(fd, b"\0", (region + 1) * REGION - 1)  # it reaches to here; truncating it might make it shorter
         os.pwrite(fd, bytes(_AREA), self._start)
 
     def revoke(self, last: int, spare: int) -> Begun | None:

@@ -44,6 +44,7 @@ class FakeBackend:
     can_kill = True
     can_recall = True
     has_blocks = True
+    room = None
     has_health = False
 
     def __init__(self, *, auto: bool = True) -> None:

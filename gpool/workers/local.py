@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import struct
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,12 +23,14 @@ from time import monotonic
 
 from gpool.errors import PoolClosed
 from gpool.workers import health, wire
+from gpool.workers.arena import Place, Range
 from gpool.workers.backend import Exited, Logged, Ready, Replied, Report, Sample, Settings, Taken
 from gpool.workers.blocks import answers_in, head_of, pack_answers
 from gpool.workers.boards import Kept
 from gpool.workers.main import SHARED
 from gpool.workers.payload import Call
 from gpool.workers.process import Host, WorkerProcess, disown, own
+from gpool.workers.returns import Returns, Strange
 from gpool.workers.wire import Frame, FrameReader
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -61,12 +64,27 @@ class _Line:
         news: what came between replies.
         sent: leases not answered yet, in order.
         last: the last lease it was ever sent.
+        lent: memory that it may look at, by the leases with which that was sent.
+        returns: what it sent by memory; None if nothing so far.
         shared: numbers of the shared functions the worker has.
         killed: it is to die, or has.
         unready: why its initializer failed, if it did.
     """
 
-    __slots__ = ("killed", "last", "news", "outgoing", "process", "reader", "sent", "shared", "unready", "worker")
+    __slots__ = (
+        "killed",
+        "last",
+        "lent",
+        "news",
+        "outgoing",
+        "process",
+        "reader",
+        "returns",
+        "sent",
+        "shared",
+        "unready",
+        "worker",
+    )
 
     def __init__(self, worker: int) -> None:
         self.worker = worker
@@ -75,6 +93,8 @@ class _Line:
         self.outgoing: deque[tuple[int, bytes | memoryview]] = deque()
         self.news: list[Report] = []
         self.last = 0
+        self.lent: dict[int, tuple[Place, ...]] = {}
+        self.returns: Returns | None = None
         self.sent: dict[int, _Sent] = {}
         self.shared: set[int] = set()
         self.killed = False
@@ -112,6 +132,8 @@ class LocalBackend:
         self._dying: deque[tuple[float, _Line]] = deque()  # asked to write their stack and end, and until when
         self._to_start: SimpleQueue[tuple[_Line, Settings] | threading.Event | None] = SimpleQueue()
         self._started: deque[tuple[_Line, WorkerProcess | BaseException | None]] = deque()
+        self.room: Range | None = self._host.room
+        self._to_return: deque[_Line] = deque()  # lines to be told what nothing looks at any more
         self._sampler = health.Sampler()
         self._starter = threading.Thread(target=self._start_all, name=f"{name}-starter", daemon=True)
         try:
@@ -138,7 +160,9 @@ class LocalBackend:
         line = self._lines.get(worker)
         if line is None:
             return  # it has died; the report of that is on its way
-        for lease, (body, shared, items) in calls:
+        if line.returns is not None and line.returns.has_dead:
+            self._frame(line, wire.RETURNED, 0, (line.returns.take_dead(),))
+        for lease, (body, shared, items, places) in calls:
             number = 0
             if shared is not None:
                 number = shared.number
@@ -147,7 +171,11 @@ class LocalBackend:
                     self._frame(line, wire.SHARED, number, (shared.body,))
             line.sent[lease] = _Sent(items)
             line.last = lease
-            self._frame(line, wire.CALL if items == 1 else wire.BLOCK, lease, (SHARED.pack(number), body))
+            kind = wire.CALL if items == 1 else wire.BLOCK
+            if places:
+                kind = wire.LARGE
+                line.lent[lease] = places
+            self._frame(line, kind, lease, (SHARED.pack(number), body))
         self._flush(line)
 
     def recall(self, worker: int, keep: int) -> Taken:
@@ -162,6 +190,7 @@ class LocalBackend:
         taken = [lease for lease in line.sent if lease > begun.lease and lease != keep]
         for lease in taken:
             del line.sent[lease]
+            line.lent.pop(lease, None)
         self._drop_unsent(line, set(taken))
         return Taken(tuple(taken), *self._part(line, max(1, begun.items)))
 
@@ -216,6 +245,8 @@ class LocalBackend:
         return self._sampler.sample(self.pids())
 
     def close(self) -> None:
+        if self.room is not None:
+            self.room.close()
         self._to_start.put(None)
         self._starter.join()
         for line in self._lines.values():
@@ -268,6 +299,10 @@ class LocalBackend:
             reports += self._adopt(line, made)
         for _ in range(len(self._to_harvest)):
             reports += self._harvest(*self._to_harvest.popleft())
+        while self._to_return:
+            self._give_back(self._to_return.popleft())
+        if self.room is not None:
+            self.room.tidy()
         for line in exits:
             reports += self._bury(line)
         return reports
@@ -328,16 +363,47 @@ class LocalBackend:
             if frame.kind == wire.ANSWERS:
                 return self._unknown_answers(line, frame)
             del line.sent[frame.number]
-            return frame
+            return self._opened(line, frame) if frame.kind == wire.PARCEL else frame
         if frame.kind == wire.READY:
             if line.process is not None:
                 line.process.note_ready()
             line.news.append(Ready(line.worker, frame.number))
         elif frame.kind == wire.LOG:
             line.news.append(Logged(line.worker, frame.body))
+        elif frame.kind == wire.RELEASED:
+            for (lease,) in struct.iter_unpack("<Q", frame.body):
+                line.lent.pop(lease, None)
         elif frame.kind == wire.UNREADY:
             line.unready = bytes(frame.body).decode(errors="replace").strip()
         return None
+
+    def _opened(self, line: _Line, frame: Frame) -> Frame:
+        """A worker's parcel, with views in place of references. It is seen to be complete: its frame came after it."""
+        if line.returns is None:
+            assert line.process is not None
+            line.returns = self._host.returns(line.process.range, lambda: self._note_dead(line))
+        try:
+            return frame._replace(kind=wire.VALUE, body=line.returns.open(frame.body))
+        except Strange:
+            self.kill(line.worker, stack=False)
+        except (OSError, MemoryError):
+            pass
+        return frame._replace(kind=wire.TOO_LARGE, body=b"")
+
+    def _note_dead(self, line: _Line) -> None:
+        """Called by finalizers."""
+        self._to_return.append(line)
+        self.wake()
+
+    def _give_back(self, line: _Line) -> None:
+        """Tell a worker which of its memory nothing looks at any more, or the system, if it is gone."""
+        assert line.returns is not None
+        if line.worker in self._lines:
+            if line.returns.has_dead:
+                self._frame(line, wire.RETURNED, 0, (line.returns.take_dead(),))
+                self._flush(line)
+        else:
+            self._host.clear(line.returns)
 
     def _distrust(self, line: _Line, number: int) -> None:
         """It answers a call before an older one, which it has never seen then: a task has read from its stream."""
@@ -404,6 +470,7 @@ class LocalBackend:
         del self._lines[line.worker]
         stack = process.stack()
         process.close()
+        self._host.end_range(process.range, line.returns)
         reason = line.unready.rpartition("\n")[2] or f"exit code {exitcode}"
         yield Exited(line.worker, begun, process.pid, exitcode, reason, stack, unbegun)
 

@@ -18,15 +18,18 @@ import struct
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from gpool.workers import payload, wire
+from gpool.workers.arena import SEGMENT, Place, Range
 from gpool.workers.blocks import open_entries, run_block
 from gpool.workers.boards import Lock, WorkerBoard
+from gpool.workers.parcels import Parcel, open_parcel
 from gpool.workers.stacks import write_stacks
+from gpool.workers.windows import Panes
 from gpool.workers.wire import Frame, FrameReader
 
 SHARED = struct.Struct("<Q")
@@ -59,8 +62,11 @@ class Setup(NamedTuple):
     stream: Passed
     lifeline: Passed
     stacks: Passed | None
+    """The pool's memory file."""
     region: int
-    """Of ``stacks``: this worker's."""
+    """Of that: this worker's, for its stacks and its board."""
+    range: int
+    """Of that: this worker's, for what is large."""
     lock: Locked | None
     """Of the board there; None for no board."""
     log_level: int | None
@@ -90,6 +96,8 @@ def run(setup: Setup) -> None:
         os.register_at_fork(after_in_child=_note_fork)
     try:
         worker = _Worker(setup.stream.fd)
+        if setup.stacks is not None:
+            worker.memory = _Memory(setup.stacks.fd, setup.range)
         if setup.stacks is not None and setup.lock is not None:
             worker.board = WorkerBoard(setup.stacks.fd, setup.region, setup.lock.lock)
         if setup.log_level is not None:
@@ -144,8 +152,54 @@ def _die_with(lifeline: int) -> None:
 _F_SETSIG = 10  # <fcntl.h> on Linux; the fcntl module does not name it
 
 
+class _Memory:
+    """The pool's memory file, as a worker sees it.
+
+    Attributes:
+        room: where its large results go.
+        released: leases whose calls nothing looks at any more; finalizers add to it.
+    """
+
+    def __init__(self, fd: int, number: int) -> None:
+        self.room = Range(fd, number)
+        self.released: deque[int] = deque()
+        self._panes = Panes(fd, SEGMENT)
+        self._sent: dict[int, Place] = {}  # what the program may look at
+
+    def open_call(self, lease: int, body: payload.Buffer) -> Parcel:
+        """A call's parts. The lease is released with the last of them."""
+        hold = _Hold(lease, self.released)
+        return open_parcel(body, lambda at: self._panes.view(*at, hold.kept))
+
+    def sent(self, places: tuple[Place, ...]) -> None:
+        """The program is told of these next."""
+        self._sent |= {place.offset: place for place in places}
+
+    def take_back(self, offsets: tuple[int, ...]) -> None:
+        """The program looks at these no more."""
+        for offset in offsets:
+            self._sent.pop(offset, None)
+        self.room.tidy()
+
+
+class _Hold:
+    """Lives for as long as something looks at a call's parts."""
+
+    def __init__(self, lease: int, released: deque[int]) -> None:
+        self._lease = lease
+        self._released = released
+
+    def __del__(self) -> None:
+        self._released.append(self._lease)
+
+    def kept(self) -> None:
+        """Told when a view dies: the reference to this method was what kept the hold."""
+
+
 class _Worker:
     """The loop of one worker."""
+
+    memory: _Memory | None = None
 
     def __init__(self, stream: int) -> None:
         self.board: WorkerBoard | None = None
@@ -200,8 +254,17 @@ class _Worker:
         else:
             answer = self._run(frame)
             self._after_user_code()
+            if answer.places and self.memory is not None:
+                self.memory.sent(answer.places)
             self._send(answer.kind, frame.number, answer.body, answer.seconds)
         return True
+
+    def _report_released(self) -> None:
+        """Say which calls nothing looks at any more."""
+        assert self.memory is not None
+        released = self.memory.released
+        leases = [released.popleft() for _ in range(len(released))]
+        self._send(wire.RELEASED, 0, struct.pack(f"<{len(leases)}Q", *leases), 0.0)
 
     def _run_block(self, frame: Frame) -> None:
         assert self.board is not None
@@ -225,8 +288,18 @@ class _Worker:
             problem = MemoryError("the worker has no room for the call")
             return Answer(wire.UNREADABLE, payload.dump_error(problem), 0.0)
         (shared,) = SHARED.unpack_from(frame.body)
-        body = memoryview(frame.body)[SHARED.size :]
-        return run_call(body, (lambda: self._function(shared)) if shared else None)
+        body: payload.Buffer = memoryview(frame.body)[SHARED.size :]
+        buffers: Sequence[memoryview] = ()
+        memory = self.memory
+        if frame.kind == wire.LARGE and memory is not None:
+            try:
+                body, buffers = memory.open_call(frame.number, body)
+            except (OSError, MemoryError) as problem:
+                error = MemoryError("the worker has no room for the call")
+                error.__cause__ = problem
+                return Answer(wire.UNREADABLE, payload.dump_error(error), 0.0)
+        room = None if memory is None else memory.room
+        return run_call(body, (lambda: self._function(shared)) if shared else None, buffers, room)
 
     def _function(self, number: int) -> payload.Function:
         """A shared function, unpickled at its first use. Raises whatever user code raises."""
@@ -239,6 +312,8 @@ class _Worker:
         """The next CALL or STOP frame."""
         while True:
             while not self._frames:
+                if self.memory is not None and self.memory.released:
+                    self._report_released()
                 self._read()
             frame = self._frames.popleft()
             if frame.kind == wire.SHARED:
@@ -246,6 +321,8 @@ class _Worker:
             elif frame.kind == wire.FORGET:
                 self._shared.pop(frame.number, None)
                 self._functions.pop(frame.number, None)
+            elif frame.kind == wire.RETURNED and self.memory is not None:
+                self.memory.take_back(struct.unpack(f"<{len(frame.body) // 8}Q", frame.body))
             else:
                 return frame
 
@@ -292,13 +369,19 @@ class Answer(NamedTuple):
     body: bytes
     seconds: float
     held: tuple[Any, ...] = ()
+    places: tuple[Place, ...] = ()
 
 
-def run_call(body: payload.Buffer, shared: Callable[[], payload.Function] | None) -> Answer:
+def run_call(
+    body: payload.Buffer,
+    shared: Callable[[], payload.Function] | None,
+    buffers: Sequence[memoryview] = (),
+    room: Range | None = None,
+) -> Answer:
     """Open a call, run it, pack what came of it. Nothing that user code raises gets out."""
     begun = perf_counter()
     try:
-        function = payload.open_call(body, shared() if shared is not None else None)
+        function = payload.open_call(body, shared() if shared is not None else None, buffers)
     except BaseException as error:
         return Answer(wire.UNREADABLE, payload.pack_error(error)[1], perf_counter() - begun, (error,))
     begun = perf_counter()
@@ -310,7 +393,9 @@ def run_call(body: payload.Buffer, shared: Callable[[], payload.Function] | None
         return Answer(*payload.pack_error(error, held), seconds, (held,))
     seconds = perf_counter() - begun
     try:
-        return Answer(wire.VALUE, payload.dumps(value), seconds, (function, value))
+        packed = payload.pack_value(value, room, (value,))
+        kind = wire.PARCEL if packed.places else wire.VALUE
+        return Answer(kind, packed.body, seconds, (function, value), packed.places)
     except BaseException as error:
         return Answer(wire.UNSENDABLE, payload.pack_error(error)[1], seconds, (function, value, error))
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import count
 from types import CodeType
@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 from gpool.errors import PayloadError
 from gpool.outcome import Outcome, raised, returned
 from gpool.workers import wire
+from gpool.workers.arena import Place, Range
+from gpool.workers.parcels import LARGE, Packed, Parcel, pack
 
 Buffer = bytes | bytearray | memoryview
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
@@ -63,12 +65,13 @@ class Function(NamedTuple):
 class Call(NamedTuple):
     """What to send: with ``shared``, the body holds only the arguments that differ.
 
-    With more than one item it is a block, and the body their packed entries.
+    With more than one item it is a block, and the body their packed entries. With places it is a parcel.
     """
 
     body: bytes
     shared: Shared | None = None
     items: int = 1
+    places: tuple[Place, ...] = ()
 
 
 NO_CALL = Call(b"")
@@ -92,19 +95,110 @@ def dumps(value: Any) -> bytes:
     return _dump_by_value(value, {})
 
 
+_WITH_FUNCTION = 3
+
+
+def pack_value(value: Any, room: Range | None, surface: Sequence[Any]) -> Packed:
+    """``dumps``, with what is large apart if there is room. Raises whatever user code raises.
+
+    Args:
+        surface: where to look for long strings.
+    """
+    if room is None:
+        return Packed(dumps(value))
+    large: list[memoryview] = []
+
+    def stays(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if len(raw) < LARGE:
+            return True
+        large.append(raw)
+        return False
+
+    pieces: list[bytes] = []
+    try:
+        if _has_long(surface):
+            pickle.Pickler(_Sink(pieces.append), _PROTOCOL, buffer_callback=stays).dump(value)
+            names_main = _names_main(pieces)
+        else:
+            pieces.append(pickle.dumps(value, _PROTOCOL, buffer_callback=stays))
+            names_main = b"__main__" in pieces[0]
+    except Exception:
+        names_main = True  # a lambda, a local class, …: by value then
+    if names_main or _by_value_modules():
+        large.clear()
+        pieces = [_dump_by_value(value, {}, stays)]
+    if not large and len(pieces) == 1 and len(pieces[0]) < LARGE:
+        return Packed(pieces[0])
+    packed = pack(pieces, large, room)
+    if packed is None:
+        return Packed(b"".join(pieces) if not large else dumps(value))
+    return packed
+
+
+class _Sink(NamedTuple):
+    """A file that keeps what is written to it as it comes: the C pickler hands long bytes over as they are."""
+
+    write: Callable[[bytes], object]
+
+
+_LONG = frozenset((bytes, str, bytearray))
+_SERIES = frozenset((list, tuple))
+_LONG_FROM = 1 << 16
+"""From where on the pickler hands bytes over as they are."""
+_LOOKED_AT = 8
+"""Items at the beginning of a list or a tuple."""
+
+
+def _has_long(surface: Sequence[Any]) -> bool:
+    """Whether it is worth while to have long strings handed over as they are. No more than a glance."""
+    for each in surface:
+        cls = type(each)
+        if cls in _LONG:
+            if len(each) >= _LONG_FROM:
+                return True
+        elif cls in _SERIES:
+            for inner in each[:_LOOKED_AT]:
+                if type(inner) in _LONG and len(inner) >= _LONG_FROM:
+                    return True
+    return False
+
+
+def _names_main(pieces: list[bytes]) -> bool:
+    """Whether some piece mentions the main module. Long strings stand behind their opcode and length, and mention it
+    in vain: they are only data."""
+    before = b""
+    for piece in pieces:
+        size = len(piece)
+        four, eight = (size & 0xFFFF_FFFF).to_bytes(4, "little"), size.to_bytes(8, "little")
+        is_data = before.endswith((b"B" + four, b"X" + four, b"\x8e" + eight, b"\x8d" + eight, b"\x96" + eight))
+        if not is_data and b"__main__" in piece:
+            return True
+        before = b"" if is_data else piece
+    return False
+
+
 def dump_call(call: tuple[Any, ...]) -> bytes:
     """Pickle a call in the caller's thread; PayloadError says why it can't be. Ctrl-C passes."""
+    return pack_call(call, None).body
+
+
+def pack_call(call: tuple[Any, ...], room: Range | None) -> Packed:
+    """``dump_call``, with what is large apart if there is room."""
     try:
-        return dumps(call)
+        return pack_value(call, room, call[1] if len(call) == _WITH_FUNCTION else call)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise PayloadError("call", "pickled") from error
 
 
-def one_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+def one_call(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], room: Range | None = None
+) -> Call:
     """A call that stands for itself."""
-    return Call(dump_call((fn, args, kwargs)))
+    body, places = pack_call((fn, args, kwargs), room)
+    return Call(body, None, 1, places)
 
 
 def open_function(body: Buffer) -> Function:
@@ -113,12 +207,12 @@ def open_function(body: Buffer) -> Function:
     return Function(fn, tail, kwargs)
 
 
-def open_call(body: Buffer, shared: Function | None) -> Function:
+def open_call(body: Buffer, shared: Function | None, buffers: Sequence[memoryview] = ()) -> Function:
     """In the worker: what to run. Raises whatever user code raises."""
     if shared is None:
-        fn, args, kwargs = pickle.loads(body)
+        fn, args, kwargs = pickle.loads(body, buffers=buffers)
         return Function(fn, args, kwargs)
-    return Function(shared.fn, (*pickle.loads(body), *shared.args), shared.kwargs)
+    return Function(shared.fn, (*pickle.loads(body, buffers=buffers), *shared.args), shared.kwargs)
 
 
 def dump_error(error: BaseException, held: list[Any] | None = None) -> bytes:
@@ -161,14 +255,16 @@ def load_error(body: Buffer) -> BaseException:
     return error
 
 
-def open_outcome(kind: int, body: Buffer) -> Outcome:
+def open_outcome(kind: int, body: Buffer | Parcel) -> Outcome:
     """The outcome in a worker's frame; what its unpickling raises becomes the outcome, but for Ctrl-C."""
     if kind == wire.TOO_LARGE:
         return raised(_caused(PayloadError("result", "received"), MemoryError("there is no room for it")))
     try:
+        if type(body) is Parcel:
+            return returned(pickle.loads(body.pickle, buffers=body.buffers))
         if kind == wire.VALUE:
-            return returned(pickle.loads(body))
-        error = load_error(body)
+            return returned(pickle.loads(body))  # type: ignore[arg-type]
+        error = load_error(body)  # type: ignore[arg-type]
     except BaseException as problem:
         if isinstance(problem, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # Ctrl-C; no other thread ever gets that
@@ -238,9 +334,13 @@ def dump_with(value: Any, reducers: Mapping[type, Callable[[Any], Any]]) -> byte
     return _dump_by_value(value, reducers)
 
 
-def _dump_by_value(value: Any, reducers: Mapping[type, Callable[[Any], Any]]) -> bytes:
+def _dump_by_value(
+    value: Any,
+    reducers: Mapping[type, Callable[[Any], Any]],
+    stays: Callable[[pickle.PickleBuffer], bool] | None = None,
+) -> bytes:
     file = io.BytesIO()
-    _by_value_pickler()(file, reducers).dump(value)
+    _by_value_pickler()(file, reducers, stays).dump(value)
     return file.getvalue()
 
 
@@ -260,9 +360,14 @@ def _by_value_pickler() -> Any:
         return _code_of, (code.co_filename, *usual[CodeType](code))
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def __init__(self, file: io.BytesIO, reducers: Mapping[type, Callable[[Any], Any]]) -> None:
+        def __init__(
+            self,
+            file: io.BytesIO,
+            reducers: Mapping[type, Callable[[Any], Any]],
+            stays: Callable[[pickle.PickleBuffer], bool] | None,
+        ) -> None:
             self.dispatch_table = ChainMap({**reducers, CodeType: reduce_code}, usual)  # read by the constructor
-            super().__init__(file, _PROTOCOL)
+            super().__init__(file, _PROTOCOL, stays)
 
     return Pickler
 

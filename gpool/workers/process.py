@@ -33,11 +33,13 @@ from multiprocessing import context, forkserver, process, reduction, spawn, util
 from time import monotonic, sleep
 from typing import Any
 
+from gpool.workers.arena import Range
 from gpool.workers.backend import Settings
 from gpool.workers.boards import Board
 from gpool.workers.logs import lowest_level
 from gpool.workers.main import Setup, run
 from gpool.workers.payload import Sealed, preload
+from gpool.workers.returns import Returns, was_used
 from gpool.workers.stacks import DIE, SHOW, Stacks
 
 _PRELOAD = ["gpool.workers.main", "gpool.workers.logs", "gpool.errors", "cloudpickle", "faulthandler"]
@@ -282,6 +284,9 @@ class Host:
         self.stacks = Stacks()
         if self.stacks.fd is not None:
             own(self.stacks.fd)
+        self.room = None if self.stacks.fd is None else Range(self.stacks.fd, 0)
+        self._free_ranges: list[int] = []
+        self._ranges = 0
         self.has_boards = self.stacks.fd is not None and _has_semaphores()
         if method == "forkserver":
             _server.acquire()
@@ -291,6 +296,32 @@ class Host:
     def launch(self, settings: Settings, name: str) -> WorkerProcess:
         """Start a worker's process; blocks for as long as the platform takes."""
         return WorkerProcess(self, settings, name)
+
+    def reserve_range(self) -> int:
+        """The number of a range for a new worker."""
+        if self._free_ranges:
+            return self._free_ranges.pop()
+        self._ranges += 1
+        return self._ranges
+
+    def returns(self, number: int, tell: Callable[[], None]) -> Returns:
+        """What the worker with this range sends by memory."""
+        assert self.stacks.fd is not None
+        return Returns(self.stacks.fd, number, tell)
+
+    def clear(self, returns: Returns) -> None:
+        """Their worker is gone, and something of it is not looked at any more."""
+        if returns.clear():
+            self._free_ranges.append(returns.number)
+
+    def end_range(self, number: int, returns: Returns | None) -> None:
+        """A worker is gone."""
+        if returns is None and self.stacks.fd is not None and was_used(self.stacks.fd, number):
+            returns = self.returns(number, lambda: None)
+        if returns is not None:
+            self.clear(returns)
+        else:
+            self._free_ranges.append(number)
 
     def close(self) -> None:
         disown(self.lifeline)
@@ -306,6 +337,7 @@ class WorkerProcess:
 
     Attributes:
         pid: its process id.
+        range: of the pool's memory file, the number of what it may fill.
         stream: both ways, frames; does not block.
         exit_fd: readable once the process has ended.
         board: what it has begun; None where there are no boards.
@@ -315,6 +347,7 @@ class WorkerProcess:
         method, stacks = host.method, host.stacks
         self._stacks = stacks
         self._region = stacks.reserve()
+        self.range = host.reserve_range()
         self._lock: SharedLock | None = None
         self.board: Board | None = None
         with _start_lock:
@@ -338,6 +371,7 @@ class WorkerProcess:
                 line,
                 written,
                 self._region,
+                self.range,
                 self._lock,
                 level,
                 settings.env,

@@ -29,7 +29,7 @@ class Stacks:
     """The memory file, read by the program."""
 
     def __init__(self) -> None:
-        self.fd: int | None = os.memfd_create("gpool") if hasattr(os, "memfd_create") else None
+        self.fd = _memory_file()
         self._free: list[int] = []
         self._next = 0
 
@@ -60,6 +60,17 @@ class Stacks:
         if self.fd is None:
             return b""
         return os.pread(self.fd, _READ_AT_MOST, region * REGION + start).partition(b"\0")[0]
+
+
+def _memory_file() -> int | None:
+    """A file that nobody can make shorter: who has mapped a part of it that is gone would die of looking there."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    import fcntl
+
+    fd = os.memfd_create("gpool", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return fd
 
 
 def write_stacks(fd: int, region: int) -> None:

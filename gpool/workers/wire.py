@@ -10,7 +10,7 @@ The reader says where the next bytes should go, so that a large body is received
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CALL = 1
 """Supervisor to worker: run this. The number is the lease's."""
@@ -26,19 +26,27 @@ UNREADY = 6
 """Worker to supervisor: the initializer failed; the body is the traceback's text."""
 LOG = 7
 """Worker to supervisor: a log record; the body is pickled."""
-VALUE = 8
+RELEASED = 8
+"""Worker to supervisor: nothing there looks any more at what came with the leases that the body lists."""
+VALUE = 9
 """Worker to supervisor: the lease's task returned; the body is the pickled value."""
-ERROR = 9
+ERROR = 10
 """Worker to supervisor: the lease's task raised; the body is the pickled exception and its traceback's text."""
-UNREADABLE = 10
+UNREADABLE = 11
 """Worker to supervisor: the call could not be unpickled; the body is like an ERROR's."""
-UNSENDABLE = 11
+UNSENDABLE = 12
 """Worker to supervisor: the value, or the exception, could not be pickled; the body is like an ERROR's."""
-ANSWERS = 12
+ANSWERS = 13
 """Worker to supervisor: answers to items of the lease's block; the body is for ``gpool.workers.blocks``."""
-BLOCK = 13
+PARCEL = 14
+"""Worker to supervisor: like VALUE; the body is for ``gpool.workers.parcels``."""
+BLOCK = 15
 """Supervisor to worker: like CALL, for several items."""
-TOO_LARGE = 14
+LARGE = 16
+"""Supervisor to worker: like CALL; the body is for ``gpool.workers.parcels``."""
+RETURNED = 17
+"""Supervisor to worker: nothing there looks any more at the places that the body lists."""
+TOO_LARGE = 18
 """Made by the reader, in place of a frame whose body found no room in memory; it has no body."""
 
 _MARK = b"\xf9gp\xfb"
@@ -54,7 +62,8 @@ class Frame(NamedTuple):
     kind: int
     number: int
     seconds: float
-    body: bytes | bytearray | memoryview
+    body: Any
+    """Bytes, or what the receiver has made of them."""
 
 
 _new_frame = Frame._make  # half the price of the constructor
