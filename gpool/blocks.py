@@ -16,6 +16,7 @@ from gpool.model import Task
 from gpool.outcome import Outcome, raised
 from gpool.workers import wire
 from gpool.workers.blocks import Entry, answers_in, head_of, outcome_of, pack_entries
+from gpool.workers.parcels import Packed
 from gpool.workers.payload import Call, Shared
 from gpool.workers.wire import Frame
 
@@ -57,7 +58,7 @@ class Block:
 
     __slots__ = ("_entries", "_owner", "_shared", "first", "task")
 
-    def __init__(self, task: Task, entries: Sequence[Entry], shared: Shared, first: int, owner: Owner) -> None:
+    def __init__(self, task: Task, entries: Sequence[Entry | Packed], shared: Shared, first: int, owner: Owner) -> None:
         self.task = task
         self.first = first
         self._entries = entries
@@ -73,6 +74,8 @@ class Block:
         """What to send a worker."""
         entries = self._entries
         if len(entries) == 1:
+            if type(entries[0]) is Packed:
+                return Call(entries[0].body, self._shared, 1, entries[0].places)
             return Call(_one_call(entries[0]), self._shared)
         return Call(pack_entries(entries), self._shared, len(entries))
 

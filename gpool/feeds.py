@@ -26,6 +26,7 @@ from gpool.model import Options
 from gpool.outcome import raised
 from gpool.supervisor import Supervisor
 from gpool.workers.blocks import Entry, is_plain, pack_item, plain_entries, weight
+from gpool.workers.parcels import Packed
 from gpool.workers.payload import Shared
 
 _PATIENCE_SECONDS = 1.0
@@ -256,7 +257,7 @@ class Feed:
             self._hold([item], 0)
             return
         try:
-            entry = pack_item(item if self._several else (item,))
+            entry = pack_item(item if self._several else (item,), self._supervisor.room)
         except PayloadError as problem:
             self._refuse(problem)
         except BaseException:
@@ -264,7 +265,12 @@ class Feed:
             self._note_refused(1)
             raise
         else:
-            self._hold([entry], weight(entry))
+            if type(entry) is not Packed:
+                self._hold([entry], weight(entry))
+                return
+            self.submit_held()
+            self._hold([entry], 0)
+            self.submit_held()
 
     def _hold(self, entries: list[Entry], size: int) -> None:
         """Hold packed items until they are submitted."""

@@ -682,7 +682,7 @@ class Supervisor:
                 if frame.kind == wire.VALUE:
                     handle(Ended(worker, frame.number, Verdict.RETURNED, frame.seconds))
                 elif frame.kind == wire.ANSWERS:
-                    _, count, failed, final = head_of(frame.body)
+                    _, count, failed, final, _ = head_of(frame.body)
                     handle(Progressed(worker, frame.number, count - failed, failed, bool(final), frame.seconds))
                 else:
                     retry = self._may_retry(worker, opened.get(frame.number))

@@ -15,12 +15,14 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from time import perf_counter
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gpool.outcome import Outcome, returned
 from gpool.workers import wire
+from gpool.workers.arena import Place, Range
 from gpool.workers.boards import WorkerBoard
-from gpool.workers.payload import Buffer, Function, dump_call, dumps, open_outcome, pack_error
+from gpool.workers.parcels import Packed
+from gpool.workers.payload import Buffer, Function, open_outcome, pack_call, pack_error, pack_value
 
 Entry = Any
 """A plain value, a list of them, or a pair of a frame's kind and its body."""
@@ -37,7 +39,7 @@ _PLAIN_UP_TO = 256
 _SEND_SECONDS = 0.001
 """After which answers are sent though the block goes on."""
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
-_HEAD = struct.Struct("<IIIB")
+_HEAD = struct.Struct("<IIIBI")
 
 
 def is_plain(value: object) -> bool:
@@ -48,11 +50,15 @@ def is_plain(value: object) -> bool:
     return cls in _PLAIN or (cls in _TEXT and len(value) <= _PLAIN_UP_TO)  # type: ignore[arg-type]
 
 
-def pack_item(args: tuple[Any, ...]) -> Entry:
-    """A call's arguments. Raises PayloadError."""
+def pack_item(args: tuple[Any, ...], room: Range | None = None) -> Entry | Packed:
+    """A call's arguments; ``Packed`` if they take memory beside the entry: then they travel alone.
+
+    Raises PayloadError.
+    """
     if all(map(is_plain, args)):
         return args[0] if len(args) == 1 else list(args)
-    return wire.CALL, dump_call(args)
+    packed = pack_call(args, room)
+    return packed if packed.places else (wire.CALL, packed.body)
 
 
 def plain_entries(items: list[Any], several: bool) -> list[Entry] | None:
@@ -95,29 +101,54 @@ def open_entries(body: Buffer) -> list[Entry]:
 class Head(NamedTuple):
     """What stands before the entries of an ANSWERS frame: which items of the block they answer.
 
-    ``failed`` of them are no values. No more answers come after the ``final`` ones.
+    ``failed`` of them are no values, ``parcels`` are values of which parts travelled by memory. No more answers come
+    after the ``final`` ones.
     """
 
     first: int
     items: int
     failed: int
     final: bool
+    parcels: int
+
+
+class Answers(NamedTuple):
+    """What an ANSWERS frame says, when it has been opened."""
+
+    head: Head
+    entries: list[Entry]
+
+
+class Keeper(Protocol):
+    """Where large values may go."""
+
+    @property
+    def room(self) -> Range: ...
+    def sent(self, places: tuple[Place, ...]) -> None: ...
 
 
 def pack_answers(first: int, answers: Sequence[Entry], *, final: bool) -> bytes:
     """The body of an ANSWERS frame."""
     failed = sum(map(_failed, answers))
-    return _HEAD.pack(first, len(answers), failed, final) + pack_entries(answers)
+    parcels = sum(map(_is_parcel, answers))
+    return _HEAD.pack(first, len(answers), failed, final, parcels) + pack_entries(answers)
 
 
-def head_of(body: Buffer) -> Head:
+def head_of(body: Buffer | Answers) -> Head:
     """What an ANSWERS frame says before its entries."""
-    return Head(*_HEAD.unpack_from(body))
+    return body.head if type(body) is Answers else Head(*_HEAD.unpack_from(body))  # type: ignore[arg-type]
 
 
-def answers_in(body: Buffer) -> list[Entry]:
+def answers_in(body: Buffer | Answers) -> list[Entry]:
     """The entries of an ANSWERS frame. No user code runs here."""
-    return open_entries(memoryview(body)[_HEAD.size :])
+    return body.entries if type(body) is Answers else open_entries(memoryview(body)[_HEAD.size :])  # type: ignore[arg-type]
+
+
+def open_parcels(body: Buffer, open_one: Callable[[Buffer], tuple[int, Any]]) -> Answers:
+    """With what each parcel's body opens to, a kind and a body, in place of it."""
+    head = head_of(body)
+    entries = [open_one(entry[1]) if _is_parcel(entry) else entry for entry in answers_in(body)]
+    return Answers(head._replace(failed=sum(map(_failed, entries))), entries)
 
 
 def outcome_of(answer: Entry) -> Outcome:
@@ -126,10 +157,14 @@ def outcome_of(answer: Entry) -> Outcome:
 
 
 def _failed(answer: Entry) -> bool:
-    return type(answer) is tuple and answer[0] != wire.VALUE
+    return type(answer) is tuple and answer[0] != wire.VALUE and answer[0] != wire.PARCEL
 
 
-def runner(shared: Callable[[], Function]) -> Runner:
+def _is_parcel(answer: Entry) -> bool:
+    return type(answer) is tuple and answer[0] == wire.PARCEL
+
+
+def runner(shared: Callable[[], Function], keeper: Keeper | None = None) -> Runner:
     """What answers one item after the other with a shared function.
 
     Nothing that user code raises gets out; what is to outlive an answer is added to ``held``.
@@ -154,17 +189,21 @@ def runner(shared: Callable[[], Function]) -> Runner:
         except BaseException as error:
             held.append(error)
             return pack_error(error, held)
-        return value if type(value) in _PLAIN else _pack_value(value, held)
+        return value if type(value) in _PLAIN else _pack_value(value, held, keeper)
 
     return run
 
 
-def _pack_value(value: Any, held: list[Any]) -> Entry:
+def _pack_value(value: Any, held: list[Any], keeper: Keeper | None) -> Entry:
     if is_plain(value):
         return value
     held.append(value)
     try:
-        return wire.VALUE, dumps(value)
+        body, places = pack_value(value, None if keeper is None else keeper.room, (value,))
+        if keeper is None or not places:
+            return wire.VALUE, body
+        keeper.sent(places)
+        return wire.PARCEL, body
     except BaseException as error:
         held.append(error)
         return wire.UNSENDABLE, pack_error(error)[1]
@@ -176,6 +215,7 @@ def run_block(
     board: WorkerBoard,
     between: Callable[[], object],
     send: Callable[[bytes, float], object],
+    keeper: Keeper | None = None,
 ) -> None:
     """Run the items, as far as the board lets it, and send the answers.
 
@@ -192,7 +232,7 @@ def run_block(
         if not claim(index):
             break
         if run is None:  # not before the first item is claimed: who opens the function is to blame for it
-            run = runner(shared)
+            run = runner(shared, keeper)
         answer = run(entry, held)
         between()
         answers.append(answer)

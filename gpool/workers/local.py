@@ -20,15 +20,16 @@ from contextlib import suppress
 from itertools import islice
 from queue import SimpleQueue
 from time import monotonic
+from typing import Any
 
 from gpool.errors import PoolClosed
 from gpool.workers import health, wire
 from gpool.workers.arena import Place, Range
 from gpool.workers.backend import Exited, Logged, Ready, Replied, Report, Sample, Settings, Taken
-from gpool.workers.blocks import answers_in, head_of, pack_answers
+from gpool.workers.blocks import answers_in, head_of, open_parcels, pack_answers
 from gpool.workers.boards import Kept
 from gpool.workers.main import SHARED
-from gpool.workers.payload import Call
+from gpool.workers.payload import Buffer, Call
 from gpool.workers.process import Host, WorkerProcess, disown, own
 from gpool.workers.returns import Returns, Strange
 from gpool.workers.wire import Frame, FrameReader
@@ -363,7 +364,10 @@ class LocalBackend:
             if frame.kind == wire.ANSWERS:
                 return self._unknown_answers(line, frame)
             del line.sent[frame.number]
-            return self._opened(line, frame) if frame.kind == wire.PARCEL else frame
+            if frame.kind != wire.PARCEL:
+                return frame
+            kind, body = self._opened(line, frame.body)
+            return frame._replace(kind=kind, body=body)
         if frame.kind == wire.READY:
             if line.process is not None:
                 line.process.note_ready()
@@ -377,18 +381,18 @@ class LocalBackend:
             line.unready = bytes(frame.body).decode(errors="replace").strip()
         return None
 
-    def _opened(self, line: _Line, frame: Frame) -> Frame:
-        """A worker's parcel, with views in place of references. It is seen to be complete: its frame came after it."""
+    def _opened(self, line: _Line, body: Buffer) -> tuple[int, Any]:
+        """A worker's parcel, with views in place of references. It is complete: the frame was written after it."""
         if line.returns is None:
             assert line.process is not None
             line.returns = self._host.returns(line.process.range, lambda: self._note_dead(line))
         try:
-            return frame._replace(kind=wire.VALUE, body=line.returns.open(frame.body))
+            return wire.VALUE, line.returns.open(body)
         except Strange:
             self.kill(line.worker, stack=False)
         except (OSError, MemoryError):
             pass
-        return frame._replace(kind=wire.TOO_LARGE, body=b"")
+        return wire.TOO_LARGE, b""
 
     def _note_dead(self, line: _Line) -> None:
         """Called by finalizers."""
@@ -420,10 +424,12 @@ class LocalBackend:
             del line.sent[frame.number]
         known = sent.answered - head.first
         sent.answered = max(sent.answered, head.first + head.items)
-        if known <= 0:
+        if known > 0:
+            rest = answers_in(frame.body)[known:]
+            frame = frame._replace(body=pack_answers(head.first + known, rest, final=bool(head.final)))
+        if not head.parcels:
             return frame
-        rest = answers_in(frame.body)[known:]
-        return frame._replace(body=pack_answers(head.first + known, rest, final=head.final))
+        return frame._replace(body=open_parcels(frame.body, lambda body: self._opened(line, body)))
 
     def _harvest(self, line: _Line, lease: int) -> Iterator[Report]:
         """Report the answers that a block's worker has kept, as it is in an item that takes long."""

@@ -95,9 +95,6 @@ def dumps(value: Any) -> bytes:
     return _dump_by_value(value, {})
 
 
-_WITH_FUNCTION = 3
-
-
 def pack_value(value: Any, room: Range | None, surface: Sequence[Any]) -> Packed:
     """``dumps``, with what is large apart if there is room. Raises whatever user code raises.
 
@@ -183,10 +180,10 @@ def dump_call(call: tuple[Any, ...]) -> bytes:
     return pack_call(call, None).body
 
 
-def pack_call(call: tuple[Any, ...], room: Range | None) -> Packed:
+def pack_call(call: tuple[Any, ...], room: Range | None, surface: Sequence[Any] | None = None) -> Packed:
     """``dump_call``, with what is large apart if there is room."""
     try:
-        return pack_value(call, room, call[1] if len(call) == _WITH_FUNCTION else call)
+        return pack_value(call, room, call if surface is None else surface)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -197,7 +194,7 @@ def one_call(
     fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], room: Range | None = None
 ) -> Call:
     """A call that stands for itself."""
-    body, places = pack_call((fn, args, kwargs), room)
+    body, places = pack_call((fn, args, kwargs), room, args)
     return Call(body, None, 1, places)
 
 
