@@ -279,14 +279,19 @@ def announce_then_return(path: str, size: int) -> bytes:
     return bytes(size)
 
 
+def announce_then_raise(path: str, size: int) -> None:
+    """Values go by memory; what was raised goes through the pipe."""
+    raise ValueError(announce_then_return(path, size))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_inv10_killed_in_the_middle_of_a_big_result(local_pool: MakePool, gate: Gate, method: str) -> None:
     pool = quick_pool(local_pool, 2, mp_context=method)
     with holding() as held:  # nobody reads the result
         hold(pool, held)
-        big = pool.submit(announce_then_return, gate.path, BIG)
+        big = pool.submit(announce_then_raise, gate.path, BIG)
         gate.arrivals(1)
-        (pid,) = [w.pid for w in pool.stats().workers if w.task == "announce_then_return"]
+        (pid,) = [w.pid for w in pool.stats().workers if w.task == "announce_then_raise"]
         assert pid is not None
         await_status(pid, psutil.STATUS_SLEEPING)  # it waits for the pipe
         kill(pid)

@@ -86,7 +86,7 @@ Report: TypeAlias = Ready | Replied | Logged | Exited
 
 
 class Sample(NamedTuple):
-    """A worker's health at one moment. ``rss`` is in bytes, of the worker and its children together."""
+    """A worker's health at one moment. ``rss`` is in bytes, of the worker and its children, without shared memory."""
 
     rss: int
     cpu_percent: float

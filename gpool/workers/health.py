@@ -65,13 +65,23 @@ class Sampler:
             return None
         try:
             with process.oneshot():
-                rss, status, cpu = process.memory_info().rss, process.status(), process.cpu_percent()
+                rss, status, cpu = _own_rss(process), process.status(), process.cpu_percent()
         except _psutil().Error:
             return None
         for child in tree:
             with suppress(_psutil().Error):
-                rss += _psutil().Process(child).memory_info().rss
+                rss += _own_rss(_psutil().Process(child))
         return Sample(rss, cpu, status)
+
+
+def _own_rss(process: Any) -> int:
+    """A process's resident memory but for what is shared, such as the pool's: its end would free none of that."""
+    shared = 0
+    with suppress(OSError), open(f"/proc/{process.pid}/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"RssShmem:"):
+                shared = int(line.split()[1]) << 10
+    return max(0, int(process.memory_info().rss) - shared)
 
 
 def descendants(pids: Iterable[int]) -> dict[int, list[int]]:
