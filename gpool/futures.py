@@ -214,8 +214,7 @@ class Future(StockFuture[T]):
 
 def _renew_lock() -> None:
     """In a forked child: another thread may have held the lock."""
-    global _lock  # noqa: PLW0603
-    _lock = threading.RLock()
+    _lock._at_fork_reinit()  # type: ignore[attr-defined]  # the same lock: conditions made before have it
 
 
 if hasattr(os, "register_at_fork"):
