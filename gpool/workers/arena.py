@@ -16,6 +16,7 @@ import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
+from functools import cache
 
 from gpool.interrupts import shielded
 from gpool.workers.windows import PAGE, Window, system
@@ -28,7 +29,19 @@ KEEP = 1 << 27
 """Bytes of a range that are kept for use again."""
 _STEP = 1 << 20
 """Bytes copied at a time; other threads run in between."""
-_MAP_FILE = getattr(os, "memfd_create", None) is not None
+
+
+_PRACTICE = (1 << 24) - (1 << 12)
+
+
+@cache
+def practise() -> None:
+    """Teach the C library to keep memory, once.
+
+    When glibc sees memory of such a size freed, never touched, it learns to keep as much in the heap. Otherwise what
+    each list of long strings took goes back to the system, whose making it anew costs several times what copying does.
+    """
+    bytes(_PRACTICE)
 
 
 def start_of(number: int) -> int:

@@ -24,7 +24,7 @@ from time import perf_counter
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from gpool.workers import payload, wire
-from gpool.workers.arena import SEGMENT, Place, Range
+from gpool.workers.arena import SEGMENT, Place, Range, practise
 from gpool.workers.blocks import open_entries, run_block
 from gpool.workers.boards import Lock, WorkerBoard
 from gpool.workers.parcels import Parcel, open_parcel
@@ -152,12 +152,6 @@ def _die_with(lifeline: int) -> None:
 _F_SETSIG = 10  # <fcntl.h> on Linux; the fcntl module does not name it
 
 
-_PRACTICE = (1 << 24) - (1 << 12)
-"""Bytes, never touched. When the C library (glibc) sees memory of such a size freed it learns to keep as much in the
-heap. Otherwise it returns what each list of long strings took to the system, whose making it anew for the next one
-costs several times what the copying does."""
-
-
 class _Memory:
     """The pool's memory file, as a worker sees it.
 
@@ -171,13 +165,10 @@ class _Memory:
         self.released: deque[int] = deque()
         self._panes = Panes(fd, SEGMENT)
         self._sent: dict[int, Place] = {}  # what the program may look at
-        self._has_practised = False
 
     def open_call(self, lease: int, body: payload.Buffer) -> Parcel:
         """A call's parts. The lease is released with the last of them."""
-        if not self._has_practised:
-            self._has_practised = True
-            bytes(_PRACTICE)
+        practise()
         hold = _Hold(lease, self.released)
         return open_parcel(body, lambda at: self._panes.view(*at, hold.kept))
 

@@ -194,7 +194,7 @@ def one_call(
     fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], room: Range | None = None
 ) -> Call:
     """A call that stands for itself."""
-    body, places = pack_call((fn, args, kwargs), room, args)
+    body, places = pack_call((fn, args, kwargs), room, (*args, *kwargs.values()) if kwargs else args)
     return Call(body, None, 1, places)
 
 

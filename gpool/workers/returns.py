@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from gpool.workers.arena import RANGE, SEGMENT, start_of
+from gpool.workers.arena import RANGE, SEGMENT, practise, start_of
 from gpool.workers.parcels import Parcel, Reference, open_parcel, references_in
 from gpool.workers.windows import PAGE, Panes, system
 
@@ -47,6 +47,7 @@ class Returns:
 
     def open(self, body: bytes | bytearray | memoryview) -> Parcel:
         """A parcel the worker has sent. Raises OSError and MemoryError, and Strange."""
+        practise()
         end = os.fstat(self._fd).st_size
         for offset, length in references_in(body):
             fits = self._start <= offset and offset + length <= min(end, self._start + RANGE)

@@ -24,7 +24,8 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache
+from types import CodeType
 from typing import Any
 
 PAGE = mmap.PAGESIZE
@@ -32,6 +33,8 @@ PAGE = mmap.PAGESIZE
 _SHARED, _PRIVATE = 1, 2
 _NO_RESERVE: int = getattr(mmap, "MAP_NORESERVE", 0)
 _DROP, _DONT_FORK, _OWN_PAGES = 4, 10, 23  # MADV_DONTNEED, MADV_DONTFORK, MADV_POPULATE_WRITE
+_ANY_NUMBER = 1 << 46
+"""Of bytes: one type serves for all, and a view is a slice."""
 _PUNCH = 1 | 2  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _ENTRY = 8  # bytes of /proc/self/pagemap for each page
 _UNWRITTEN = bytes(top for top in range(256) if top & 0x20 or not top & 0xC0)
@@ -51,7 +54,8 @@ class _System:
         libc.munmap.argtypes = [address, size]
         libc.madvise.argtypes = [address, size, number]
         libc.fallocate.argtypes = [number, number, offset, offset]
-        self._libc, self._errno, self._char = libc, ctypes.get_errno, ctypes.c_char
+        self._libc, self._errno = libc, ctypes.get_errno
+        self.bytes_at: Callable[[int], Any] = (ctypes.c_char * _ANY_NUMBER).from_address
         self.unmap: Callable[[int, int], int] = libc.munmap
         self.advise: Callable[[int, int, int], int] = libc.madvise
 
@@ -65,11 +69,6 @@ class _System:
     def punch(self, fd: int, start: int, size: int) -> None:
         """Give the memory of a stretch back."""
         self._libc.fallocate(fd, _PUNCH, start, size)
-
-    @lru_cache(16)  # noqa: B019 - there is one system, and it lives as long as the process
-    def array(self, size: int) -> Any:
-        """The type of so many bytes."""
-        return self._char * size
 
 
 @cache
@@ -114,22 +113,33 @@ class Window:
 
     def bytes(self) -> memoryview:
         """All of it, to be written to."""
-        return memoryview(self._system.array(self.size).from_address(self.address)).cast("B")
+        return memoryview(self._system.bytes_at(self.address)).cast("B")[: self.size]
 
     def view(self, offset: int, length: int, told: Callable[[], None]) -> memoryview:
         """A part of it; ``told`` is called when nothing refers to that any more, from any thread, like a finalizer."""
+        token = _TOKEN.replace()
         with _looking:
-            looked_at = self._system.array(self.size).from_address(self.address)
-            watch = _Watch(looked_at, _looked_away)
-            watch.window, watch.told = self, told
-            watch.address, watch.size = self.address + offset - self.start, -(-length // PAGE) * PAGE
-            watch.has_own_pages = False
+            looked_at = self._system.bytes_at(self.address)
+            start = offset - self.start
+            watch = _Watch(token, _looked_away)
+            watch.window, watch.told, watch.has_own_pages = self, told, False
+            watch.address, watch.size = self.address + start, -(-length // PAGE) * PAGE
             _watches[id(watch)] = watch
-        return memoryview(looked_at).cast("B")[offset - self.start :][:length]
+            looked_at.token = token
+        return memoryview(looked_at).cast("B")[start : start + length]
 
 
-class _Watch(weakref.ref[Any]):
-    """Tells when a view has died."""
+_TOKEN = (lambda: None).__code__
+"""What is looked at holds a copy of this, and nothing else does, so it dies with that.
+
+A weak reference to what is looked at would not do. In a cycle of garbage such references speak before the finalizers
+of the cycle have run, one of which may still look. The collector knows nothing of code objects, though they can be
+referred to weakly: theirs speak when they are really gone.
+"""
+
+
+class _Watch(weakref.ref[CodeType]):
+    """Tells when nobody looks any more."""
 
     __slots__ = ("address", "has_own_pages", "size", "told", "window")
     window: Window
