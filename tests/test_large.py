@@ -511,6 +511,27 @@ def test_a_result_that_nobody_reads_is_let_go_of(pool: GroupedPool) -> None:
     assert memory_of(pool) <= KEEP + 20 * MB
 
 
+class Late:
+    """In a cycle, with a finalizer that reads what it has."""
+
+    def __init__(self, load: Load, sums: list[int]) -> None:
+        self.load, self.sums, self.me = load, sums, self
+
+    def __del__(self) -> None:
+        self.sums.append(sum(self.load.data))
+
+
+def test_inv19_a_finalizer_in_a_cycle_still_sees_its_result(pool: GroupedPool) -> None:
+    sums: list[int] = []
+    for i in range(3):
+        late = Late(pool.submit(echo, filled(MB, i)).result(), sums)
+        late.load.data[0] = 7
+        wanted = total(late.load)
+        del late
+        gc.collect()
+        assert sums.pop() == wanted
+
+
 # -- the parts ----------------------------------------------------------------------------------------------------
 
 
