@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.measure import Workload
 from benchmarks.workloads import (
+    arrays,
     closures,
     construct,
     feed,
@@ -28,6 +29,7 @@ WORKLOADS: dict[str, Workload] = {
         closures,
         mapping,
         skew,
+        arrays,
         construct,
         resize,
         scale,
