@@ -103,6 +103,35 @@ def pack_value(value: Any, room: Range | None, surface: Sequence[Any]) -> Packed
     """
     if room is None:
         return Packed(dumps(value))
+    is_long, by_value = _has_long(surface), False
+    if not is_long:
+        try:
+            body = pickle.dumps(value, _PROTOCOL, buffer_callback=_stays)
+        except _Large:
+            pass
+        except Exception:
+            by_value = True  # a lambda, a local class, …
+        else:
+            by_value = b"__main__" in body or _by_value_modules()
+            if not by_value:
+                return _new_packed((body, ())) if len(body) < LARGE else pack((body,), (), room) or Packed(body)
+    return _pack_apart(value, room, is_long, by_value)
+
+
+_new_packed = Packed._make
+
+
+class _Large(Exception):
+    """A pickle has a buffer that should travel apart."""
+
+
+def _stays(buffer: pickle.PickleBuffer) -> bool:
+    if len(buffer.raw()) >= LARGE:
+        raise _Large
+    return True
+
+
+def _pack_apart(value: Any, room: Range, is_long: bool, by_value: bool) -> Packed:
     large: list[memoryview] = []
 
     def stays(buffer: pickle.PickleBuffer) -> bool:
@@ -114,14 +143,16 @@ def pack_value(value: Any, room: Range | None, surface: Sequence[Any]) -> Packed
 
     pieces: list[bytes] = []
     try:
-        if _has_long(surface):
+        if by_value:
+            names_main = True
+        elif is_long:
             pickle.Pickler(_Sink(pieces.append), _PROTOCOL, buffer_callback=stays).dump(value)
             names_main = _names_main(pieces)
         else:
             pieces.append(pickle.dumps(value, _PROTOCOL, buffer_callback=stays))
             names_main = b"__main__" in pieces[0]
     except Exception:
-        names_main = True  # a lambda, a local class, …: by value then
+        names_main = True
     if names_main or _by_value_modules():
         large.clear()
         pieces = [_dump_by_value(value, {}, stays)]
@@ -180,10 +211,10 @@ def dump_call(call: tuple[Any, ...]) -> bytes:
     return pack_call(call, None).body
 
 
-def pack_call(call: tuple[Any, ...], room: Range | None, surface: Sequence[Any] | None = None) -> Packed:
+def pack_call(call: tuple[Any, ...], room: Range | None) -> Packed:
     """``dump_call``, with what is large apart if there is room."""
     try:
-        return pack_value(call, room, call if surface is None else surface)
+        return pack_value(call, room, call)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -194,8 +225,23 @@ def one_call(
     fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], room: Range | None = None
 ) -> Call:
     """A call that stands for itself."""
-    body, places = pack_call((fn, args, kwargs), room, (*args, *kwargs.values()) if kwargs else args)
-    return Call(body, None, 1, places)
+    surface = (*args, *kwargs.values()) if kwargs else args
+    if room is not None and not _has_long(surface):  # what follows does it all; this is the short way for what is small
+        try:
+            body = pickle.dumps((fn, args, kwargs), _PROTOCOL, buffer_callback=_stays)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            body = b"__main__"
+        if len(body) < LARGE and b"__main__" not in body and not _by_value_modules():
+            return Call(body)
+    try:
+        body, places = pack_value((fn, args, kwargs), room, surface)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise PayloadError("call", "pickled") from error
+    return Call(body, None, 1, places) if places else Call(body)
 
 
 def open_function(body: Buffer) -> Function:
