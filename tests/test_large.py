@@ -146,6 +146,14 @@ def test_long_pickles_arrive_both_ways(pool: GroupedPool, value: Any) -> None:
     assert pool.submit(echo, (value, 1)).result() == (value, 1)
 
 
+@pytest.mark.parametrize("make", [bytes, bytearray, lambda size: "x" * size, lambda size: [bytes(size // 2)] * 2])
+@pytest.mark.parametrize("size", [1 << 16, 100_000, LARGE - 1, LARGE, LARGE + 1])
+def test_long_strings_of_any_length_arrive_both_ways(pool: GroupedPool, make: Callable[[int], Any], size: int) -> None:
+    value = make(size)
+    assert pool.submit(echo, value).result() == value
+    assert list(pool.map(echo, [value, 1, value])) == [value, 1, value]
+
+
 def test_a_function_by_value_brings_what_it_captured(pool: GroupedPool) -> None:
     load, text = filled(MB), b"t" * MB
     assert pool.submit(lambda: (sum(load.data), len(text))).result() == (total(load), MB)
@@ -277,6 +285,30 @@ def test_a_result_outlives_its_pool() -> None:
     assert load == filled(2 * MB)
     load.data[0] = 7
     assert load.data[0] == 7
+
+
+def test_a_last_look_when_the_interpreter_ends(tmp_path: Path) -> None:
+    """Modules are cleared one after the other; a finalizer may run when gpool's are gone."""
+    source = """
+        import sys
+        from pickle import PickleBuffer
+        from gpool import GroupedPool
+
+        class Looks:
+            def __init__(self, data):
+                self.data, self.write, self.flush = data, sys.stdout.write, sys.stdout.flush
+
+            def __del__(self, sum=sum, str=str):
+                self.write(str(sum(self.data)))
+                self.flush()
+
+        with GroupedPool(1) as pool:
+            data = pool.submit(lambda: PickleBuffer(bytearray(b"1") * 300_000)).result()
+        sys.kept = Looks(data)
+        del data, pool
+    """
+    ended = programs.run_script(tmp_path, source)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, str(49 * 300_000), "")
 
 
 def test_a_result_outlives_its_worker(local_pool: MakePool) -> None:

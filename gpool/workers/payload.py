@@ -156,8 +156,8 @@ def _pack_apart(value: Any, room: Range, is_long: bool, by_value: bool) -> Packe
     if names_main or _by_value_modules():
         large.clear()
         pieces = [_dump_by_value(value, {}, stays)]
-    if not large and len(pieces) == 1 and len(pieces[0]) < LARGE:
-        return Packed(pieces[0])
+    if not large and sum(map(len, pieces)) < LARGE:
+        return Packed(b"".join(pieces))
     packed = pack(pieces, large, room)
     if packed is None:
         return Packed(b"".join(pieces) if not large else dumps(value))

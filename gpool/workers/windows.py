@@ -107,8 +107,10 @@ class Window:
         if not private:
             found.advise(self.address, size, _DONT_FORK)  # who writes is one process
 
-    def __del__(self) -> None:
-        if self._pid == os.getpid():  # a forked child's copy may not be mapped, and something else be there
+    def __del__(self, exits: Callable[[], bool] = sys.is_finalizing, process: Callable[[], int] = os.getpid) -> None:
+        if exits():  # modules are cleared, ours perhaps before that of a finalizer with a last look
+            return
+        if self._pid == process():  # a forked child's copy may not be mapped, and something else be there
             self._system.unmap(self.address, self.size)
 
     def bytes(self) -> memoryview:
