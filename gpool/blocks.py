@@ -93,7 +93,7 @@ class Block:
         seconds = frame.seconds * head.items / max(1, head.first + head.items)  # the frame's are since the block began
         self._deliver(head.items, head.failed, seconds, lambda: answers_in(frame.body))
 
-    def settle(self, verdict: Outcome | Frame | None) -> Sequence[Callable[..., object]]:
+    def settle(self, verdict: Outcome | Frame | None) -> None:
         """The pool's word on what is left of it; None means cancelled."""
         left = len(self._entries)
         if left and verdict is None:
@@ -104,7 +104,6 @@ class Block:
             failed = left if verdict.kind != wire.VALUE else 0
             self._deliver(left, failed, verdict.seconds, lambda: [(verdict.kind, verdict.body)] * left)
         self._owner.block_ended(self)
-        return ()
 
     def done(self) -> bool:
         """True when all its items have ended."""

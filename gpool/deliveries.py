@@ -72,6 +72,7 @@ class Deliveries:
         self._warned = False
         self._out: set[object] = set()  # what has not ended, or not been delivered
         self._arrived = 0  # outcomes of feeds that came; written under the turn alone
+        self._holds_feeds = False
         self._delivered = 0  # those of them that were delivered; written by the delivery thread alone
 
     @property
@@ -152,7 +153,8 @@ class Deliveries:
         self._let_feeds_go_on()
 
     def _let_feeds_go_on(self) -> None:
-        if self._undelivered <= UNREAD_LIMIT // 2:
+        if self._holds_feeds and self._undelivered <= UNREAD_LIMIT // 2:
+            self._holds_feeds = False
             self._supervisor.nudge_feeds()
 
     # -- iteration ----------------------------------------------------------------------------------------------
@@ -199,7 +201,9 @@ class Deliveries:
     def backed_up(self) -> bool:
         """True when feeds should wait for handlers or readers."""
         if self._undelivered >= UNREAD_LIMIT:
-            return True
+            self._holds_feeds = True  # before another look: all may have been delivered meanwhile
+            if self._undelivered >= UNREAD_LIMIT:
+                return True
         return self._readers > 0 and len(self._kept) >= UNREAD_LIMIT
 
 

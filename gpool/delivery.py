@@ -20,20 +20,27 @@ _NO_PROGRESS_SECONDS = 0.2
 
 
 class Courier:
-    """A thread that makes calls, one after the other."""
+    """A thread that makes calls, one after the other.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: the thread's.
+        later: given what wakes the thread, to do it when that harms nobody.
+    """
+
+    def __init__(self, name: str, later: Callable[[Callable[[], object]], object]) -> None:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._condition = threading.Condition()
+        self._later = later
+        self._to_wake = False  # somebody is about to wake the thread
         self._ending = False
-        self._done = 0  # calls made, those under way not counted
-        self._asked = 0
+        self._under_way = 0
+        self._made = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def __len__(self) -> int:
         """Calls not finished."""
-        return self._asked - self._done
+        return len(self._calls) + self._under_way
 
     @property
     def is_current(self) -> bool:
@@ -42,9 +49,14 @@ class Courier:
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Have ``fn(*args)`` called after whatever was asked before."""
+        self._calls.append((fn, args))
+        if not self._to_wake:
+            self._to_wake = True
+            self._later(self._wake)
+
+    def _wake(self) -> None:
+        self._to_wake = False  # before the thread looks: what comes after that look is told of anew
         with self._condition:
-            self._asked += 1
-            self._calls.append((fn, args))
             self._condition.notify_all()
 
     def end(self, *, drop: bool = False) -> None:
@@ -52,15 +64,14 @@ class Courier:
         with self._condition:
             self._ending = True
             if drop:
-                self._asked -= len(self._calls)
                 self._calls.clear()
             self._condition.notify_all()
 
     def wait_ended(self, *, patient: bool) -> None:
         """Wait for the end, unless this is the courier's own thread; without patience not for a call that hangs."""
-        done = -1
-        while not self.is_current and self._thread.is_alive() and (patient or done != self._done):
-            done = self._done
+        made = -1
+        while not self.is_current and self._thread.is_alive() and (patient or made != self._made):
+            made = self._made
             self._thread.join(_NO_PROGRESS_SECONDS)
 
     def _run(self) -> None:
@@ -69,12 +80,12 @@ class Courier:
                 self._condition.wait_for(lambda: self._calls or self._ending)
                 if not self._calls:
                     return
+                self._under_way = 1  # before it is taken: never seem to have nothing to do in between
                 fn, args = self._calls.popleft()
             try:
                 fn(*args)
             except BaseException:
                 logger.exception("exception in a handler: %r", fn)
             del fn, args
-            with self._condition:
-                self._done += 1
-                self._condition.notify_all()
+            self._made += 1
+            self._under_way = 0

@@ -179,9 +179,9 @@ class Feed:
             # in the hands of a worker that stands still.
             left = self.unfinished
             if left * 2 <= self._depth or left == 0 or self._supervisor.scheduler.wastes_slot(self.tag):
-                self._room.set()
+                self._supervisor.later(self._room.set)
         if self.unfinished == 0 and self._over.is_set():
-            self._tell_joiners()
+            self._supervisor.later(self._tell_joiners)
 
     def block_ended(self, block: Block) -> None:
         self._taker.ended(block)

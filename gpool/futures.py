@@ -4,9 +4,9 @@ Owns what a waiter sees. A stock future carries a condition with its own lock, 1
 re-entrant lock and make their condition, and their lists of waiters and callbacks, when somebody asks for them.
 So ``wait``, ``as_completed`` and ``asyncio.wrap_future`` work as they do on stock futures.
 
-Guarantees. A future settles once. Waiters are woken before ``settle`` returns. Done-callbacks run on a thread
-that does nothing else, never on the one that settles and never under the lock. What a worker sent is unpickled by
-whoever asks for it first, in that thread, once, and never under the lock.
+Guarantees. A future settles once. Waiters are woken when the turn in which that happens is over. Done-callbacks run on
+a thread that does nothing else, never on the one that settles and never under the lock. What a worker sent is unpickled
+by whoever asks for it first, in that thread, once, and never under the lock.
 """
 
 from __future__ import annotations
@@ -166,8 +166,12 @@ class Future(StockFuture[T]):
         """Only the pool settles a pool's future."""
         self.set_running_or_notify_cancel()
 
-    def settle(self, verdict: Outcome | Frame | None) -> list[Callable[..., object]]:
+    def settle(
+        self, verdict: Outcome | Frame | None, later: Callable[[Callable[[], object]], object]
+    ) -> list[Callable[..., object]]:
         """The pool's word on it; None means cancelled. Returns the done-callbacks still to be run.
+
+        ``later`` is given what wakes the waiters there are; who comes after them sees that it has settled.
 
         A worker's frame is unpickled by whoever first asks for the outcome: that may be slow, and runs user code.
         """
@@ -181,12 +185,16 @@ class Future(StockFuture[T]):
                 self._sealed = verdict
             self._state = CANCELLED_AND_NOTIFIED if verdict is None else FINISHED
             made = self.__dict__
-            for waiter in made.get("_waiters", ()):
-                _tell(waiter, self, verdict)
-            if "_condition" in made:
-                self._condition.notify_all()
+            if "_condition" in made or "_waiters" in made:
+                later(partial(self._wake, tuple(made.get("_waiters", ())), verdict))
             callbacks: list[Callable[..., object]] = made.pop("_done_callbacks", [])
         return callbacks
+
+    def _wake(self, waiters: tuple[Any, ...], verdict: Outcome | Frame | None) -> None:
+        with _lock:
+            for waiter in waiters:
+                _tell(waiter, self, verdict)
+            self._condition.notify_all()
 
     def _open(self) -> None:
         """Unpickle the answer, once, in this thread or in the one that is at it already."""

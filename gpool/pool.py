@@ -196,7 +196,7 @@ class GroupedPool(Executor):
         holds_slot = threading.Event()
 
         def follow_up(future: Future[Any]) -> None:
-            holds_slot.set()
+            self._supervisor.later(holds_slot.set)
             if future.done():
                 self._deliveries.settled(future, wanted)
 

@@ -23,6 +23,8 @@ class MapResults:
     """The results of a ``map``: in the order of its input, or as they come. Its feed gives them in chunks.
 
     Args:
+        cancel: cancels those of the tasks listed that have not begun.
+        later: called with what wakes the reader, to do it when that harms nobody.
         ordered: in the order of the input.
         timeout: seconds from now after which ``next`` raises TimeoutError.
         buffersize: items drawn ahead of the reader at most; None for any number.
@@ -31,12 +33,14 @@ class MapResults:
     def __init__(
         self,
         cancel: Callable[[Callable[[], Iterable[Task]]], object],
+        later: Callable[[Callable[[], object]], object],
         *,
         ordered: bool,
         timeout: float | None,
         buffersize: int | None,
     ) -> None:
         self._cancel = cancel
+        self._later = later
         self._ordered = ordered
         self._buffersize = buffersize
         self._discard = False
@@ -92,13 +96,13 @@ class MapResults:
             return
         with self._more:
             self._chunks[chunk.first] = chunk
-            if not self._ordered or chunk.first == self._taken:
-                self._more.notify()
+        if not self._ordered or chunk.first == self._taken:
+            self._later(self._tell_reader)
 
     def ended(self, block: Block) -> None:
         del self._blocks[block]
         if not self._blocks and self._over:
-            self._tell_reader()
+            self._later(self._tell_reader)
 
     def over(self, error: BaseException | None) -> None:
         self._over, self._error = True, error

@@ -133,7 +133,7 @@ class Supervisor:
         self._blocks: set[Block] = set()  # those of them that are no futures
         self._verdicts = Verdicts()
         self._inbox: deque[Task | Event | Callable[[], None]] = deque()
-        self._turn = Turn(self._before_turn_ends)
+        self._turn = Turn(self._before_turn_ends, backend.flush)
         self._hurry = False  # what lies in the inbox may begin at once, if the turn's holder looks there
         self._waiting_until = float("-inf")
         self._report: Frame | Exited | None = None
@@ -143,8 +143,8 @@ class Supervisor:
         self.changed = threading.Condition()  # notified when something that ``join`` waits for may have come true
         self.closed = threading.Event()
         self._released = threading.Event()  # the backend has let go of everything
-        self.notifier = Courier(f"{name}-notifier")
-        self.deliverer = Courier(f"{name}-delivery")
+        self.notifier = Courier(f"{name}-notifier", self._turn.later)
+        self.deliverer = Courier(f"{name}-delivery", self._turn.later)
         self._thread = threading.Thread(target=self._run, name=f"{name}-supervisor", daemon=True)
 
     def begin(self) -> None:
@@ -427,8 +427,15 @@ class Supervisor:
         with self.changed:
             return wait(partial(self.changed.wait_for, holds), timeout)
 
+    def later(self, do: Callable[[], object]) -> None:
+        """Wake somebody, if this thread has the turn not before that is over."""
+        self._turn.later(do)
+
     def notify(self) -> None:
         """Something that others wait for may have come true."""
+        self._turn.later(self._notify)
+
+    def _notify(self) -> None:
         with self.changed:
             self.changed.notify_all()
 
@@ -474,7 +481,10 @@ class Supervisor:
 
     def _take_all(self, reports: list[Report], opened: Mapping[int, BaseException]) -> None:
         """With the turn held: deal with the inbox, what workers reported, and what is due."""
-        self._work()  # first, so that what has gathered there travels together
+        if self._hurry:
+            self._hurry_up()
+        else:
+            self._work()  # first, so that what has gathered there travels together
         for report in reports:
             self._take(report, opened)
         if self.scheduler.timers.soonest <= self._clock():
@@ -519,6 +529,12 @@ class Supervisor:
                 item()
             elif item is not None:
                 self.handle(item)
+
+    def _hurry_up(self) -> None:
+        """Deal with what lies in the inbox, and let workers have it, though there is more to do."""
+        self._report = None
+        self._work()
+        self._turn.pause()
 
     def _relieve(self) -> bool:
         """Have feeds submit what they hold if there is use for it; True if one did."""
@@ -646,11 +662,14 @@ class Supervisor:
 
     def _finish(self, future: Future[Any] | Block, verdict: Outcome | Frame | None) -> None:
         """Settle a future, wake whoever waits for it, pass its callbacks on."""
-        for callback in future.settle(verdict):
-            self.notifier.call(_done, callback, future)
-        if isinstance(future, Future) and (follow_up := future._follow_up) is not None:
-            future._follow_up = None
-            follow_up(future)
+        if isinstance(future, Block):
+            future.settle(verdict)
+        else:
+            for callback in future.settle(verdict, self._turn.later):
+                self.notifier.call(_done, callback, future)
+            follow_up, future._follow_up = future._follow_up, None
+            if follow_up is not None:
+                follow_up(future)
         if not self._futures:
             self.notify()
 
@@ -677,7 +696,7 @@ class Supervisor:
             worker, handle = report.worker, self.handle
             for frame in report.frames:  # there may be hundreds
                 if self._hurry:
-                    self._work()
+                    self._hurry_up()
                 self._report = frame
                 if frame.kind == wire.VALUE:
                     handle(Ended(worker, frame.number, Verdict.RETURNED, frame.seconds))

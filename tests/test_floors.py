@@ -33,6 +33,7 @@ FLOORS = {
     "workers.arena": 3,
     "workers.parcels": 3,
     "workers.returns": 4,
+    "workers.outgoing": 4,
     "workers.logs": 3,
     "workers.payload": 3,
     "workers.blocks": 3,

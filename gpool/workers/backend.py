@@ -137,6 +137,9 @@ class Backend(Protocol):
     def poll(self) -> list[Report]:
         """What has happened, in order."""
 
+    def flush(self) -> None:
+        """Let workers have what the calls above have for them; before this, none of it need arrive. From any thread."""
+
     def wake(self) -> None:
         """End a ``wait``, now or the next one. From any thread, also from a signal handler or a finalizer."""
 

@@ -93,6 +93,9 @@ class FakeBackend:
         rest, self._items[lease] = self._items[lease] - limit, limit
         return (lease, rest) if rest else (None, 0)
 
+    def flush(self) -> None:
+        return
+
     def forget(self, shared: int) -> None:
         self._functions.pop(shared, None)
 

@@ -3,9 +3,9 @@
 Owns the descriptors of all workers and one selector over them: streams, exits, and a pipe to be woken by. Has no
 policy. Writing and reading never block: what a pipe does not take waits in the line's queue until it does.
 
-Threads. ``wait`` and ``poll`` belong to the supervisor's own thread; only it touches the selector. The other
-calls come from whoever holds the supervisor's turn. Processes are started on a thread of this backend's own,
-because starting one blocks; what it made is handed over through a deque.
+Threads. ``wait`` and ``poll`` belong to the supervisor's own thread; only it touches the selector. ``flush`` comes
+from whoever had the supervisor's turn, the other calls from whoever has it. Processes are started on a thread of this
+backend's own, because starting one blocks; what it made is handed over through a deque.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any
@@ -29,6 +28,7 @@ from gpool.workers.backend import Exited, Logged, Ready, Replied, Report, Sample
 from gpool.workers.blocks import answers_in, head_of, open_parcels, pack_answers
 from gpool.workers.boards import Kept
 from gpool.workers.main import SHARED
+from gpool.workers.outgoing import Outgoing
 from gpool.workers.payload import Buffer, Call
 from gpool.workers.process import Host, WorkerProcess, disown, own
 from gpool.workers.returns import Returns, Strange
@@ -37,12 +37,8 @@ from gpool.workers.wire import Frame, FrameReader
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _DYING_SECONDS = 0.1
 """For a worker to write its stack and end, before it is killed outright. It takes about a millisecond."""
-_WRITES_AT_A_TIME = 128
-"""Buffers handed to the system in one call."""
 _READS_AT_A_TIME = 64
 """Reads from one worker before the next one's turn."""
-_JOIN_UP_TO = 1 << 16
-"""Bodies up to this many bytes are copied into the frame's header, which saves a system call."""
 
 
 class _Sent:
@@ -61,7 +57,7 @@ class _Line:
 
     Attributes:
         process, reader: None until it has been started.
-        outgoing: bytes not yet written, each with the number of the lease they are of, or 0.
+        outgoing: frames not yet written.
         news: what came between replies.
         sent: leases not answered yet, in order.
         last: the last lease it was ever sent.
@@ -91,7 +87,7 @@ class _Line:
         self.worker = worker
         self.process: WorkerProcess | None = None
         self.reader: FrameReader | None = None
-        self.outgoing: deque[tuple[int, bytes | memoryview]] = deque()
+        self.outgoing = Outgoing()
         self.news: list[Report] = []
         self.last = 0
         self.lent: dict[int, tuple[Place, ...]] = {}
@@ -127,6 +123,7 @@ class LocalBackend:
         self._woken, self._waker = own(woken), own(waker)
         self._selector.register(self._woken, _READ, None)
         self._ready: list[tuple[selectors.SelectorKey, int]] = []
+        self._unwritten: deque[_Line] = deque()  # lines with something to write
         self._full: deque[_Line] = deque()  # lines whose pipe took less than it was offered
         self._doomed: deque[tuple[_Line, bool]] = deque()  # lines to be killed, and whether their stack is wanted
         self._to_harvest: deque[tuple[_Line, int]] = deque()  # blocks whose answers are wanted before they are sent
@@ -162,22 +159,22 @@ class LocalBackend:
         if line is None:
             return  # it has died; the report of that is on its way
         if line.returns is not None and line.returns.has_dead:
-            self._frame(line, wire.RETURNED, 0, (line.returns.take_dead(),))
+            line.outgoing.add(wire.RETURNED, 0, (line.returns.take_dead(),))
         for lease, (body, shared, items, places) in calls:
             number = 0
             if shared is not None:
                 number = shared.number
                 if number not in line.shared:
                     line.shared.add(number)
-                    self._frame(line, wire.SHARED, number, (shared.body,))
+                    line.outgoing.add(wire.SHARED, number, (shared.body,))
             line.sent[lease] = _Sent(items)
             line.last = lease
             kind = wire.CALL if items == 1 else wire.BLOCK
             if places:
                 kind = wire.LARGE
                 line.lent[lease] = places
-            self._frame(line, kind, lease, (SHARED.pack(number), body))
-        self._flush(line)
+            line.outgoing.add(kind, lease, (SHARED.pack(number), body))
+        self._unwritten.append(line)
 
     def recall(self, worker: int, keep: int) -> Taken:
         line = self._lines.get(worker)
@@ -192,7 +189,7 @@ class LocalBackend:
         for lease in taken:
             del line.sent[lease]
             line.lent.pop(lease, None)
-        self._drop_unsent(line, set(taken))
+        line.outgoing.drop(set(taken))
         return Taken(tuple(taken), *self._part(line, max(1, begun.items)))
 
     def _part(self, line: _Line, limit: int) -> tuple[int | None, int]:
@@ -214,15 +211,15 @@ class LocalBackend:
         for line in self._lines.values():
             if shared in line.shared:
                 line.shared.discard(shared)
-                self._frame(line, wire.FORGET, shared, ())
-                self._flush(line)
+                line.outgoing.add(wire.FORGET, shared, ())
+                self._unwritten.append(line)
 
     def stop(self, worker: int) -> None:
         line = self._lines.get(worker)
         if line is None:
             return
-        self._frame(line, wire.STOP, 0, ())
-        self._flush(line)
+        line.outgoing.add(wire.STOP, 0, ())
+        self._unwritten.append(line)
 
     def kill(self, worker: int, *, stack: bool) -> None:
         line = self._lines.get(worker)
@@ -251,6 +248,7 @@ class LocalBackend:
         self._to_start.put(None)
         self._starter.join()
         for line in self._lines.values():
+            line.outgoing.close()
             if line.process is not None:
                 self._started.append((line, line.process))
         for _, made in self._started:
@@ -262,6 +260,16 @@ class LocalBackend:
         disown(woken)
         disown(waker)
         self._host.close()
+
+    def flush(self) -> None:
+        while self._unwritten:
+            try:
+                line = self._unwritten.pop()  # the newest first: it is what this thread's own turn was about
+            except IndexError:
+                return  # somebody else has just taken the last
+            if not line.outgoing.write():
+                self._full.append(line)
+                self.wake()
 
     # -- the supervisor's own thread ----------------------------------------------------------------------------
 
@@ -291,9 +299,8 @@ class LocalBackend:
                 if mask & _READ:
                     reports += self._receive(line, _READS_AT_A_TIME)
                 if mask & _WRITE:
-                    self._flush(line)
-                    if not line.outgoing:
-                        self._watch(line, _READ)
+                    self._watch(line, _READ)
+                    self._unwritten.append(line)
         self._ready = []
         while self._started:
             line, made = self._started.popleft()
@@ -322,9 +329,10 @@ class LocalBackend:
             return
         line.process = made
         line.reader = FrameReader()
+        line.outgoing.open(made.stream)
         self._selector.register(made.stream, _READ, line)
         self._selector.register(made.exit_fd, _READ, line)
-        self._flush(line)
+        self._unwritten.append(line)
         if line.killed:
             self._doomed.append((line, False))
 
@@ -404,8 +412,8 @@ class LocalBackend:
         assert line.returns is not None
         if line.worker in self._lines:
             if line.returns.has_dead:
-                self._frame(line, wire.RETURNED, 0, (line.returns.take_dead(),))
-                self._flush(line)
+                line.outgoing.add(wire.RETURNED, 0, (line.returns.take_dead(),))
+                self._unwritten.append(line)
         else:
             self._host.clear(line.returns)
 
@@ -475,6 +483,7 @@ class LocalBackend:
                 self._selector.unregister(fd)
         del self._lines[line.worker]
         stack = process.stack()
+        line.outgoing.close()
         process.close()
         self._host.end_range(process.range, line.returns)
         reason = line.unready.rpartition("\n")[2] or f"exit code {exitcode}"
@@ -508,50 +517,6 @@ class LocalBackend:
             _, line = self._dying.popleft()
             if line.process is not None and line.worker in self._lines:
                 line.process.kill_group()
-
-    # -- bytes --------------------------------------------------------------------------------------------------
-
-    def _frame(self, line: _Line, kind: int, number: int, parts: tuple[bytes, ...]) -> None:
-        size = sum(map(len, parts))
-        head = wire.header(kind, number, size)
-        if kind in (wire.SHARED, wire.FORGET):
-            number = 0  # these numbers are not leases'
-        if size <= _JOIN_UP_TO:
-            line.outgoing.append((number, head + b"".join(parts)))
-        else:
-            line.outgoing += [(number, part) for part in (head, *parts)]
-
-    def _drop_unsent(self, line: _Line, revoked: set[int]) -> None:
-        """Frames of which not a byte was written need not be written any more."""
-        if not line.outgoing or not revoked:
-            return
-        first = line.outgoing[0][0]  # may be half out
-        line.outgoing = deque(item for item in line.outgoing if item[0] not in revoked or item[0] == first)
-
-    def _flush(self, line: _Line) -> None:
-        """Write what the pipe takes; the rest goes when it takes more."""
-        if line.process is None:
-            return
-        outgoing = line.outgoing
-        while outgoing:
-            try:
-                if len(outgoing) == 1:
-                    written = os.write(line.process.stream, outgoing[0][1])
-                else:
-                    written = os.writev(line.process.stream, [data for _, data in islice(outgoing, _WRITES_AT_A_TIME)])
-            except BlockingIOError:
-                self._full.append(line)
-                if threading.current_thread() is not self._starter:
-                    self.wake()
-                return
-            except OSError:  # it has died; its end will be reported
-                outgoing.clear()
-                return
-            while outgoing and written >= len(outgoing[0][1]):
-                written -= len(outgoing.popleft()[1])
-            if written:
-                number, data = outgoing[0]
-                outgoing[0] = (number, memoryview(data)[written:])
 
     # -- the starter's thread -------------------------------------------------------------------------------------
 
