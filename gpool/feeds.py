@@ -12,9 +12,10 @@ slow iterable's items go one by one, and a fast one's in blocks as large as thei
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Hashable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat
 from time import sleep
 from typing import Any, Protocol
 
@@ -358,7 +359,8 @@ def is_at_hand(iterable: object) -> bool:
     return type(iterable) in _AT_HAND
 
 
-_AT_HAND = frozenset((list, tuple, range, str, bytes, bytearray, set, frozenset, dict))
+_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_AT_HAND = frozenset((list, tuple, range, str, bytes, bytearray, set, frozenset, dict, *_VIEWS, deque, repeat))
 
 
 def _close(items: Iterator[Any]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gpool.workers import wire
 from gpool.workers.wire import HEADER_SIZE, Frame, FrameReader, header
 
-KINDS = st.integers(1, 11)
+KINDS = st.integers(wire.CALL, wire.RETURNED)
 NUMBERS = st.integers(0, 2**64 - 1)
 SECONDS = st.floats(0, 1e9)
 SMALL = st.binary(max_size=60)
