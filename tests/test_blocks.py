@@ -335,11 +335,12 @@ def test_plain_answers_are_values_and_what_looks_like_an_entry_is_not_taken_for_
 
 
 def test_a_head_says_what_comes() -> None:
-    answers: list[Entry] = [1, (wire.VALUE, b"x"), (wire.ERROR, b"y"), (wire.UNREADABLE, b"z"), (wire.UNSENDABLE, b"")]
+    odd = [(wire.VALUE, b"x"), (wire.PARCEL, b"p"), (wire.ERROR, b"y"), (wire.UNREADABLE, b"z"), (wire.UNSENDABLE, b"")]
+    answers: list[Entry] = [1, *odd]
     body = pack_answers(1 << 31, answers, final=True)
-    assert head_of(body) == (1 << 31, 5, 3, True)
+    assert head_of(body) == (1 << 31, 6, 3, True, 1)
     assert answers_in(body) == answers
-    assert head_of(pack_answers(3, [], final=False)) == (3, 0, 0, False)
+    assert head_of(pack_answers(3, [], final=False)) == (3, 0, 0, False, 0)
 
 
 def test_a_runner_tells_apart_a_list_of_arguments_and_an_argument_that_is_a_list() -> None:
