@@ -138,8 +138,7 @@ def recall_for_idle(ledger: Ledger, worker: Worker) -> None:
     """A slot is free and nothing queued may use it: take back something that may."""
     home = worker.group
     for group in (home,) if not home.general else ledger.ahead_groups:
-        bursts = not group.held_until and (group.short or group.burst_room)
-        may_use = bursts or (group is home and not group.general)
+        may_use = group.may_take_general or (group is home and not group.general)
         if group.ahead and group.kind == worker.kind and may_use:
             recall(ledger, next(iter(group.ahead)))
             return

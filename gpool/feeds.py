@@ -359,7 +359,7 @@ def is_at_hand(iterable: object) -> bool:
     return type(iterable) in _AT_HAND
 
 
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _AT_HAND = frozenset((list, tuple, range, str, bytes, bytearray, set, frozenset, dict, *_VIEWS, deque, repeat))
 
 

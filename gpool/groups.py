@@ -165,6 +165,11 @@ class GroupRecord:
         return cap is None or len(self.bursting) < cap
 
     @property
+    def may_take_general(self) -> bool:
+        """True when the rule of admission lets its next task have a general slot, if one is free."""
+        return not self.held_until and (self.short or self.burst_room)
+
+    @property
     def idle_count(self) -> int:
         return len(self.idle)
 

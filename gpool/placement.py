@@ -23,8 +23,7 @@ def fill(ledger: Ledger, group: GroupRecord) -> None:
             return  # those are older; ``Recalled`` fills again
         worker = free_worker(ledger, group)
         if worker is None:
-            waits = not group.held_until and (group.short or group.burst_room)
-            if not (waits and ahead.recall_from_others(ledger, group)):
+            if not (group.may_take_general and ahead.recall_from_others(ledger, group)):
                 ahead.top_up(ledger, group)
             return
         assign(ledger, worker, group, group.backlog.pop())
@@ -84,7 +83,7 @@ def free_worker(ledger: Ledger, group: GroupRecord) -> Worker | None:
     if short and (own := group.idle.newest(group.kind)) is not None:
         group.idle.remove(own)
         return own
-    if group.held_until or not (short or group.burst_room):
+    if not group.may_take_general:
         return None
     worker = general.idle.newest(group.kind)
     if worker is not None:

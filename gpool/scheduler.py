@@ -125,12 +125,11 @@ class Scheduler(Ledger):
 
     def wastes_slot(self, tag: Hashable) -> bool:
         """True when a slot is free that the tag may use, and it has nothing queued. Any thread may ask."""
-        group, idle = self.groups[tag], self.general.idle.by_kind
+        group = self.groups[tag]
         if group.backlog.size:
             return False
-        if group.short and group.idle.by_kind:
-            return True
-        return (group.short or group.burst_room) and group.kind in idle
+        own = bool(group.short and group.idle.by_kind)
+        return own or (group.may_take_general and group.kind in self.general.idle.by_kind)
 
     @property
     def next_timer(self) -> float | None:
