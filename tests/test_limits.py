@@ -147,8 +147,8 @@ def test_too_low_a_limit_on_open_files_is_named_and_costs_no_other_group() -> No
     run = subprocess.run(
         [sys.executable, "-c", MANY_WORKERS_FEW_DESCRIPTORS], capture_output=True, text=True, check=False
     )
+    assert run.stderr == ""
     broken, others = run.stdout.splitlines()
     assert "group 'many' is broken" in broken
     assert "RLIMIT_NOFILE, ulimit -n) is 64" in broken
     assert others == "few goes on, lost: 0"
-    assert run.stderr == ""
