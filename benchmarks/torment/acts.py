@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from benchmarks.torment.orders import FOREVER, LARGE, MEMORY_LIMIT, Order, value_of
+from benchmarks.torment.orders import FOREVER, MEMORY_LIMIT, Array, Order, large_of, value_of
 
 
 class Odd(BaseException):
@@ -58,7 +58,15 @@ def nap(order: Order) -> object:
 
 def large(order: Order) -> object:
     """A result that no pipe takes at once."""
-    return value_of(order.number), bytes(LARGE)
+    return value_of(order.number), large_of(order.number)
+
+
+def check_large(order: Order, given: object) -> None:
+    """What came must be this task's; then it is spoilt, which must harm nobody."""
+    if given != large_of(order.number):
+        raise LookupError("this is not what was sent")
+    if isinstance(given, Array):
+        given.data[:] = bytes(len(given.data))
 
 
 # -- raising ------------------------------------------------------------------------------------------------------

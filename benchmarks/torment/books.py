@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from benchmarks.torment.orders import CANCELLED, CRASHED, ENDS, FAILED, LARGE, SUCCEEDED, TIMED_OUT, value_of
+from benchmarks.torment.orders import CANCELLED, CRASHED, ENDS, FAILED, SUCCEEDED, TIMED_OUT, large_of, value_of
 from benchmarks.torment.tasks import KINDS, Kind
 from gpool import MemoryLimitExceeded, TaskTimeout, WorkerCrashed
 from gpool.model import State, TaskState
@@ -21,6 +21,8 @@ from gpool.scheduler import Transition
 
 START = monotonic()
 LOST, TWICE, AGAIN, WRONG = "lost", "settled twice", "run twice without permission", "ended wrongly"
+KEEPS_ONE_OF = 8
+"""Of the large results, to see at the round's end whether they still are what they were."""
 FAULTS = (LOST, TWICE, AGAIN, WRONG)
 
 
@@ -37,6 +39,7 @@ class Account:
         ends: what its future, or its handlers, said, each time they said something.
         pool_id: its number in the pool's own transitions, where that is known.
         events: what the soak did about it, and when.
+        kept: a large value that it gave.
     """
 
     number: int
@@ -52,6 +55,7 @@ class Account:
     wrong: list[str] = field(default_factory=list)
     pool_id: int | None = None
     events: list[tuple[float, str]] = field(default_factory=list)
+    kept: object = None
 
     def note(self, what: str) -> None:
         self.events.append((monotonic(), what))
@@ -67,9 +71,15 @@ class Account:
         self.ended(SUCCEEDED)
         right: object = value_of(self.number)
         if self.kind == "large":
-            right = (right, bytes(LARGE))
+            right = (right, large_of(self.number))
+            self.kept = result if self.number % KEEPS_ONE_OF == 1 else None
         if result != (self.number, right):
             self.wrong.append(f"a wrong value: {str(result)[:200]}")
+
+    def look_again(self) -> None:
+        """Is what was kept still as it came?"""
+        if self.kept is not None and self.kept != (self.number, (value_of(self.number), large_of(self.number))):
+            self.wrong.append("a value that changed later")
 
     def raised(self, error: BaseException) -> None:
         self.ended(end_of(error), error)
@@ -168,6 +178,7 @@ def audit(books: Books, *, cut_short: bool) -> Audit:
     """Compare the books with each other. ``cut_short``: the pool was stopped in the middle."""
     result, begun = Audit(), books.begun()
     for account in books.tasks():
+        account.look_again()
         result.submitted += 1
         result.ends.update(account.ends[:1])
         for fault, why in faults_of(account, begun[account.number], books.killed, cut_short):

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.torment.acts import Booby
 from benchmarks.torment.books import Account, Books, kind_of
-from benchmarks.torment.orders import CANCELLED, CRASHED, LARGE, Order
+from benchmarks.torment.orders import CANCELLED, CRASHED, Order, large_of
 from benchmarks.torment.tasks import perform
 from gpool import GroupedPool, NoSlots, PoolClosed, WorkerCrashed
 from gpool.feeds import Feed
@@ -29,8 +29,9 @@ ALL = 1 << 62
 def arguments(books: Books, account: Account) -> tuple[Any, ...]:
     needs = account.tag if account.tag == "own" else ""
     order = Order(account.number, account.kind, str(books.record), needs or "")
-    extra = {"read booby": (Booby(),), "large call": (bytes(LARGE),)}
-    return (order, *extra.get(account.kind, ()))
+    if account.kind == "read booby":
+        return order, Booby()
+    return (order, large_of(account.number)) if account.kind == "large call" else (order,)
 
 
 def watch(account: Account, future: Future[Named]) -> None:

@@ -53,6 +53,8 @@ def perform(order: Order, extra: object = None) -> tuple[int, object]:
     note_begun(order)
     if order.needs and order.needs != initialized_for:
         raise LookupError(f"the initializer of {order.needs!r} has not run in this worker")
+    if order.kind == "large call":
+        acts.check_large(order, extra)
     return order.number, KINDS[order.kind].act(order)
 
 
