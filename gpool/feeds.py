@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from functools import partial
 from itertools import islice, repeat
 from time import sleep
@@ -224,8 +224,7 @@ class Feed:
         if entries is not None:
             self._hold(entries, 0)
         else:
-            for item in drawn:
-                self._pack(item)
+            self._pack(drawn)
         if self._supervisor.scheduler.may_begin(self.tag):
             self.submit_held()
         return True
@@ -243,7 +242,7 @@ class Feed:
                 self._in_user_code = False
             if self._cancelled.is_set():
                 return False
-            self._pack(item)
+            self._pack((item,))
             if may_begin(tag):
                 self.submit_held()
             if number % _BREATH == 0:
@@ -252,29 +251,33 @@ class Feed:
                 break
         return True
 
-    def _pack(self, item: Any) -> None:
-        """Pack an item and hold it."""
-        if not self._several and is_plain(item):
-            self._hold([item], 0)
-            return
-        try:
-            entry = pack_item(item if self._several else (item,), self._supervisor.room)
-        except PayloadError as problem:
-            self._refuse(problem)
-        except BaseException:
-            self._drawn += 1
-            self._note_refused(1)
-            raise
-        else:
-            if type(entry) is not Packed:
-                self._hold([entry], weight(entry))
-                return
-            self.submit_held()
-            self._hold([entry], 0)
-            self.submit_held()
+    def _pack(self, items: Iterable[Any]) -> None:
+        """Pack items and hold them."""
+        several, room = self._several, self._supervisor.room
+        entries: list[Entry] = []
+        for item in items:
+            if not several and is_plain(item):
+                entries.append(item)
+                continue
+            try:
+                entry = pack_item(item if several else (item,), room)
+            except BaseException as problem:
+                self._hold(entries, sum(map(weight, entries)))
+                entries = []
+                self._refuse(problem)
+                continue
+            if type(entry) is Packed:
+                self._hold(entries, sum(map(weight, entries)))
+                entries = []
+                self._submit_alone(entry)
+            else:
+                entries.append(entry)
+        self._hold(entries, sum(map(weight, entries)))
 
     def _hold(self, entries: list[Entry], size: int) -> None:
-        """Hold packed items until they are submitted."""
+        """Hold packed items, of so many bytes, until they are submitted."""
+        if not entries:
+            return
         with self._lock:
             if not self._held:
                 self._held_first = self._drawn
@@ -283,17 +286,24 @@ class Feed:
             self._held += entries
             self._held_bytes += size
 
-    def _refuse(self, problem: PayloadError) -> None:
-        """An item that cannot be pickled has ended before it was submitted."""
+    def _submit_alone(self, entry: Packed) -> None:
+        """What takes memory beside the entry is a block of its own."""
+        self.submit_held()
+        self._hold([entry], 0)
+        self.submit_held()
+
+    def _refuse(self, problem: BaseException) -> None:
+        """An item that cannot be pickled has ended before it was submitted; what is no such problem ends the feed."""
         self.submit_held()  # a block's items follow each other
         number = self._drawn
         self._drawn += 1
-        self._taker.take(Chunk(number, 1, 1, 0.0, lambda: [raised(problem)]))
-        self._note_refused(1)
-
-    def _note_refused(self, items: int) -> None:
-        with self._lock:
-            self._refused += items
+        try:
+            if not isinstance(problem, PayloadError):
+                raise problem
+            self._taker.take(Chunk(number, 1, 1, 0.0, lambda: [raised(problem)]))
+        finally:
+            with self._lock:
+                self._refused += 1
 
     # -- what is held ---------------------------------------------------------------------------------------------
 
