@@ -116,7 +116,10 @@ class Scheduler(Ledger):
             return False
         if group.backlog.size:
             return not self.general.idle
-        return bool(group.running) and not (group.hungry or group.idle or self.general.idle)
+        if not group.running or group.hungry or group.idle or self.general.idle:
+            return False
+        others_ahead = len(self.ahead_in_general) > (group in self.ahead_in_general)
+        return not (others_ahead and group.may_take_general)  # else theirs is taken back
 
     def may_begin(self, tag: Hashable) -> bool:
         """True when a new task of the tag might begin at once. Any thread may ask."""
