@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import signal
+import struct
 import sys
 import threading
 from array import array
@@ -21,8 +22,9 @@ from hypothesis import strategies as st
 
 from gpool import FakeBackend, GroupedPool, PayloadError, TaskTimeout, WorkerCrashed
 from gpool.workers import payload, windows
-from gpool.workers.arena import KEEP, SEGMENT, Blocks, Range
+from gpool.workers.arena import KEEP, SEGMENT, Blocks, Range, start_of
 from gpool.workers.parcels import LARGE, open_parcel, references_in
+from gpool.workers.returns import Returns, Strange
 from gpool.workers.windows import PAGE, Panes
 from tests import programs
 from tests.conftest import METHODS
@@ -675,3 +677,125 @@ def test_a_slice_keeps_what_it_is_of(pool: GroupedPool) -> None:
     for i in range(5):
         pool.submit(np.arange, i, 1_000_000).result()
     assert [int(part[0]) for part in kept] == list(range(5))
+
+
+def spoil_then_raise(load: Load) -> tuple[int, int, int]:
+    """The first attempt changes its argument, keeps it in a cycle and raises; the next, in the same worker, looks."""
+    found = sum(load.data[:10])
+    if not hasattr(sys, "tried"):
+        sys.tried = load  # type: ignore[attr-defined]
+        load.data[:] = b"\7" * len(load.data)
+        raise ValueError
+    load.data[:] = b"\3" * len(load.data)
+    before = sum(load.data[:10])
+    del sys.tried
+    return found, before, sum(load.data[:10])
+
+
+def test_inv08_a_retry_in_the_same_worker_gets_the_original_and_keeps_what_it_writes(pool: GroupedPool) -> None:
+    view = pool.options(retries=1, retry_on=(ValueError,))
+    assert view.submit(spoil_then_raise, large(MB)).result() == (10, 30, 30)
+
+
+def host_of(pool: GroupedPool) -> Any:
+    return pool._supervisor._backend._host  # type: ignore[attr-defined]
+
+
+def test_results_of_recycled_workers_give_their_memory_back_whenever_they_die(local_pool: MakePool) -> None:
+    pool = local_pool(1, max_tasks_per_child=1)
+    for size in (2 * MB, 40 * MB):
+        results = [pool.submit(large, size).result() for _ in range(4)]
+        pool.submit(int).result()  # the workers of the others are gone
+        del results
+        gc.collect()
+        pool.submit(int).result()
+        free = host_of(pool)._free_ranges
+        assert len(set(free)) == len(free), "no range is given back twice"
+        pool.submit(int).result()
+        assert memory_of(pool) < 2 * MB
+
+
+def test_memory_lent_to_a_worker_that_is_killed_comes_back_while_its_results_live(local_pool: MakePool) -> None:
+    pool, kept = local_pool(1), []
+    argument = large(30 * MB)
+    for _ in range(3):
+        kept.append(pool.submit(large, MB).result())
+        with pytest.raises(TaskTimeout):
+            pool.options(timeout=0.1).submit(hang_with, argument).result()
+    pool.submit(int).result()
+    assert memory_of(pool) < 3 * 30 * MB
+
+
+def hang_with(load: Load) -> None:
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\1\0\0\0\0", struct.pack("<IB", 0, 1), struct.pack("<IB", 2, 0) + 2 * struct.pack("<QQ", start_of(1), 1)],
+)
+def test_inv10_a_strange_parcel_costs_its_worker_alone(body: bytes, tmp_path: Path) -> None:
+    fd = os.memfd_create("test")
+    try:
+        Range(fd, 1).take(PAGE)
+        with pytest.raises(Strange):
+            Returns(fd, 1, lambda: None).open(body)
+    finally:
+        os.close(fd)
+
+
+def test_a_range_ends_where_the_next_begins() -> None:
+    fd = os.memfd_create("test")
+    try:
+        own = Range(fd, 0)
+        own._next = start_of(1) - SEGMENT
+        assert own.take(PAGE) is not None
+        assert own.take(2 * SEGMENT) is None
+        assert own.take(SEGMENT) is None
+        assert own.take(PAGE) is not None
+    finally:
+        os.close(fd)
+
+
+def test_what_grows_while_it_is_copied_harms_nobody() -> None:
+    fd = os.memfd_create("test")
+    try:
+        own = Range(fd, 0)
+        first, second = own.take(PAGE), own.take(PAGE)
+        assert first is not None
+        assert second is not None
+        second.fill([b"o" * PAGE])
+        with pytest.raises(ValueError):
+            first.fill([b"x" * (PAGE + 1)])
+        assert os.pread(fd, 1, second.offset) == b"o"
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("method", ["forkserver", "fork"])
+def test_inv20_forks_while_views_come_and_go(local_pool: MakePool, method: str) -> None:
+    """One thread forks all the time: no result shows another's bytes, and nobody waits for ever."""
+    pool, over, forks = local_pool(2, mp_context=method, max_tasks_per_child=20), threading.Event(), []
+
+    def fork() -> None:
+        while not over.is_set():
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            os.waitpid(child, 0)
+            forks.append(child)
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    try:
+        for number in range(60):
+            value = bytes(pool.submit(of_bytes, number).result(60).data)
+            assert value == bytes([number]) * len(value)
+    finally:
+        over.set()
+        thread.join()
+    assert forks
+
+
+def of_bytes(number: int) -> Load:
+    return Load(bytearray([number]) * (LARGE + number * PAGE))

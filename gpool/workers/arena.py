@@ -69,8 +69,9 @@ class Place:
 
     def fill(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Copy these there, one behind the other."""
-        room = self._window.bytes()
-        at = self.offset - self._window.start
+        start = self.offset - self._window.start
+        room = self._window.bytes()[start : start + self.size]
+        at = 0
         for piece in pieces:
             source = memoryview(piece).cast("B")
             for start in range(0, len(source), _STEP):
@@ -131,12 +132,13 @@ class Range:
     def __init__(self, fd: int, number: int) -> None:
         self._fd = fd
         self._pid = os.getpid()
-        self._next = start_of(number)
+        self._start = self._next = start_of(number)
         self._kept = Blocks()  # memory that is there
         self._bare = Blocks()  # addresses without any
         self._large: dict[int, list[int]] = {}  # addresses of what is larger than a segment, by size
         self._windows: dict[int, Window] = {}
         self._lock = threading.Lock()
+        self._holder = 0  # the thread that has it
         self._given_back: deque[tuple[int, int]] = deque()  # by finalizers, which take no lock
         self._closed = False
 
@@ -144,15 +146,21 @@ class Range:
         """Memory for so many bytes; None if none is to be had, or not here."""
         if self._pid != os.getpid() or system() is None:
             return None
-        size = -(-length // PAGE) * PAGE
+        unit = SEGMENT if length > SEGMENT else PAGE
+        size = -(-length // unit) * unit
+        if self._holder == threading.get_ident():
+            return None  # a finalizer has come in between
         with shielded(), self._lock:
-            if self._closed:
-                return None
-            self._sort_out()
+            self._holder = threading.get_ident()
             try:
+                if self._closed:
+                    return None
+                self._sort_out()
                 return self._take_large(size) if size > SEGMENT else self._take(size)
             except OSError:
                 return None
+            finally:
+                self._holder = 0
 
     def tidy(self) -> None:
         """Let the system have what is not needed."""
@@ -164,10 +172,12 @@ class Range:
                 self._lock.release()
 
     def close(self) -> None:
-        """The file is about to be closed."""
+        """No other process looks there any more, and nothing more is to come."""
         with self._lock:
             self._closed = True
             self._windows.clear()
+            if self._next > self._start and (found := system()) is not None:
+                found.punch(self._fd, self._start, self._next - self._start)
 
     def _take(self, size: int) -> Place:
         offset = self._kept.take(size)
@@ -193,6 +203,8 @@ class Range:
 
     def _map(self, offset: int, size: int) -> Window:
         """What lies beyond the end of a file can't be touched. This never makes it shorter, as truncating might."""
+        if offset + size > self._start + RANGE:
+            raise OSError("the addresses of this range are used up")
         os.pwrite(self._fd, b"\0", offset + size - 1)
         return Window(self._fd, offset, size, private=False)
 

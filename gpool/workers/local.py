@@ -484,6 +484,7 @@ class LocalBackend:
         del self._lines[line.worker]
         stack = process.stack()
         line.outgoing.close()
+        line.lent.clear()
         process.close()
         self._host.end_range(process.range, line.returns)
         reason = line.unready.rpartition("\n")[2] or f"exit code {exitcode}"

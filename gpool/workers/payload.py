@@ -146,7 +146,7 @@ def _pack_apart(value: Any, room: Range, is_long: bool, by_value: bool) -> Packe
         if by_value:
             names_main = True
         elif is_long:
-            pickle.Pickler(_Sink(pieces.append), _PROTOCOL, buffer_callback=stays).dump(value)
+            pickle.Pickler(_Sink(pieces), _PROTOCOL, buffer_callback=stays).dump(value)
             names_main = _names_main(pieces)
         else:
             pieces.append(pickle.dumps(value, _PROTOCOL, buffer_callback=stays))
@@ -164,10 +164,14 @@ def _pack_apart(value: Any, room: Range, is_long: bool, by_value: bool) -> Packe
     return packed
 
 
-class _Sink(NamedTuple):
+class _Sink:
     """A file that keeps what is written to it as it comes: the C pickler hands long bytes over as they are."""
 
-    write: Callable[[bytes], object]
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._keep = pieces.append
+
+    def write(self, piece: bytes) -> None:
+        self._keep(piece if type(piece) is bytes else bytes(piece))  # what can change later is copied now
 
 
 _LONG = frozenset((bytes, str, bytearray))

@@ -44,30 +44,46 @@ class Returns:
         self._dead: deque[int] = deque()  # those of them that nothing looks at any more
         self._tell = tell
         self._much = 0
+        self._gone = False  # the worker is
+        self._cleared = False
 
     def open(self, body: bytes | bytearray | memoryview) -> Parcel:
         """A parcel the worker has sent. Raises OSError and MemoryError, and Strange."""
         practise()
-        end = os.fstat(self._fd).st_size
-        for offset, length in references_in(body):
-            fits = self._start <= offset and offset + length <= min(end, self._start + RANGE)
-            if not fits or offset % PAGE or offset in self._live:
-                raise Strange
-        unseen = {offset: -(-length // PAGE) * PAGE for offset, length in references_in(body)}
+        unseen = self._places(body)
         self._live |= unseen
 
         def look(at: Reference) -> memoryview:
-            return self._panes.view(*at, partial(self._looked_away, at.offset, unseen.pop(at.offset)))
+            view = self._panes.view(*at, partial(self._looked_away, at.offset, unseen[at.offset]))
+            del unseen[at.offset]
+            return view
 
         try:
             return open_parcel(body, look)
+        except IndexError:
+            raise Strange from None  # it says that a part is the pickle, and has none
         finally:
             self._dead.extend(unseen)  # after a failure
+
+    def _places(self, body: bytes | bytearray | memoryview) -> dict[int, int]:
+        """What a parcel refers to, and the sizes. Raises Strange."""
+        try:
+            references = references_in(body)
+        except struct.error:
+            raise Strange from None
+        end = min(os.fstat(self._fd).st_size, self._start + RANGE)
+        places: dict[int, int] = {}
+        for offset, length in references:
+            fits = self._start <= offset and offset + length <= end
+            if not fits or offset % PAGE or offset in self._live or offset in places:
+                raise Strange
+            places[offset] = -(-length // PAGE) * PAGE
+        return places
 
     def _looked_away(self, offset: int, size: int) -> None:
         self._dead.append(offset)
         self._much += size
-        if self._much >= MUCH:
+        if self._gone or self._much >= MUCH:
             self._tell()
 
     def take_dead(self) -> bytes:
@@ -83,17 +99,21 @@ class Returns:
         return bool(self._dead)
 
     def clear(self) -> bool:
-        """The worker is gone: let the system have what nothing looks at. True when that is all."""
+        """The worker is gone: let the system have what nothing looks at. True, once, when that is all."""
+        if self._cleared:
+            return False
+        self._gone = True  # before the dead are counted: who dies after that tells
         self.take_dead()
         found = system()
+        self._cleared = not self._live
         if found is None:
-            return True
+            return self._cleared
         start = self._start
         for offset, size in sorted(self._live.items()):
             found.punch(self._fd, start, offset - start)
             start = offset + size
         found.punch(self._fd, start, self._start + RANGE - start)
-        return not self._live
+        return self._cleared
 
 
 def was_used(fd: int, number: int) -> bool:

@@ -22,9 +22,10 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from types import CodeType
 from typing import Any
 
@@ -83,8 +84,6 @@ def system() -> _System | None:
         made.unmap(page, PAGE)
     except (ImportError, OSError, AttributeError):
         return None
-    if works:
-        os.register_at_fork(before=_own_pages, after_in_parent=_looking.release, after_in_child=_after_fork)
     return made if works else None
 
 
@@ -156,12 +155,29 @@ _looking = threading.RLock()
 """Held while a view is made, and while the process forks. Finalizers do not take it."""
 
 
+_dead: deque[_Watch] = deque()
+"""Of views that nobody looks at any more, until their pages have been seen to."""
+_forking = False
+
+
 def _looked_away(watch: _Watch) -> None:
+    """A view has died. While the process forks, that must wait: its pages may just be made its own."""
     _watches.pop(id(watch), None)
+    _dead.append(watch)
+    if not _forking:
+        _see_to_the_dead()
+
+
+def _see_to_the_dead() -> None:
     found = system()
-    if found is not None and _was_written(watch.address, watch.size):
-        found.advise(watch.address, watch.size, _DROP)
-    watch.told()
+    while _dead:
+        try:
+            watch = _dead.popleft()
+        except IndexError:
+            return  # another thread has just taken the last
+        if found is not None and _was_written(watch.address, watch.size):
+            found.advise(watch.address, watch.size, _DROP)
+        watch.told()
 
 
 def _was_written(address: int, size: int) -> bool:
@@ -182,16 +198,28 @@ def _was_written(address: int, size: int) -> bool:
 
 def _own_pages() -> None:
     """Before a fork."""
+    global _forking  # noqa: PLW0603
     _looking.acquire()
-    found = system()
+    _forking = True  # before it is listed who looks: who dies after that waits
     for watch in list(_watches.values()):
+        found = system()
         if found is not None and not watch.has_own_pages:
-            found.advise(watch.address, watch.size, _OWN_PAGES)
-            watch.has_own_pages = True
+            watch.has_own_pages = found.advise(watch.address, watch.size, _OWN_PAGES) == 0
+
+
+def _has_forked() -> None:
+    """In the parent."""
+    global _forking  # noqa: PLW0603
+    _forking = False
+    _looking.release()
+    _see_to_the_dead()
 
 
 def _after_fork() -> None:
     """In the child: the lock is another thread's, perhaps. Nothing that was lent is to be given back from here."""
+    global _forking  # noqa: PLW0603
+    _forking = False
+    _dead.clear()
     _looking._at_fork_reinit()  # type: ignore[attr-defined]
     for watch in list(_watches.values()):
         watch.told = _nobody
@@ -213,12 +241,20 @@ class Panes:
         self._fd = fd
         self._size = size
         self._windows: dict[int, Window] = {}
+        self._viewed: set[int] = set()  # where somebody looks by a window for all
 
     def view(self, offset: int, length: int, told: Callable[[], None]) -> memoryview:
-        """A part of the file as it is now; a copy where it can't be mapped. Raises OSError, MemoryError."""
+        """A part of the file as it is now; a copy where it can't be mapped. Raises OSError, MemoryError.
+
+        Who looks at what somebody looks at already, and may have written to, gets a window of its own.
+        """
         if system() is not None:
             with suppress(OSError):
-                return self._window(offset, length).view(offset, length, told)
+                if offset in self._viewed:
+                    return self._own_window(offset, length).view(offset, length, told)
+                view = self._window(offset, length).view(offset, length, partial(self._looked_away, offset, told))
+                self._viewed.add(offset)
+                return view
         copy = memoryview(bytearray(length))
         filled = 0
         while filled < length:
@@ -229,12 +265,24 @@ class Panes:
         told()
         return copy
 
+    def _looked_away(self, offset: int, told: Callable[[], None]) -> None:
+        self._viewed.discard(offset)
+        told()
+
+    def _own_window(self, offset: int, length: int) -> Window:
+        return Window(self._fd, offset, -(-length // PAGE) * PAGE, private=True)
+
     def _window(self, offset: int, length: int) -> Window:
-        size = -(-length // PAGE) * PAGE
-        if size > self._size:
-            return Window(self._fd, offset, size, private=True)
+        if length > self._size:
+            return self._own_window(offset, length)
         start = offset // self._size * self._size
         window = self._windows.get(start)
         if window is None:
             window = self._windows[start] = Window(self._fd, start, self._size, private=True)
         return window
+
+
+# Now, not when the first large buffer comes: hooks of before a fork run in reverse order, and who starts workers holds
+# a lock of its own while it forks, which has to be taken before this module's every time.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_own_pages, after_in_parent=_has_forked, after_in_child=_after_fork)
