@@ -77,6 +77,7 @@ class Workload:
         subject: the row that the others are compared with.
         marks: what is to be reached.
         seconds: after which a round of one contender counts as hung.
+        needs: a package without which nobody can run it.
         together: its contenders do not disturb each other, so those of a round run at the same time.
     """
 
@@ -88,6 +89,7 @@ class Workload:
     subject: str = "gpool"
     marks: tuple[Mark, ...] = ()
     seconds: float = 180.0
+    needs: str | None = None
     together: bool = False
 
 

@@ -80,6 +80,8 @@ def measured(workload: Workload, rounds: int, quick: bool) -> Results:
     from benchmarks.measure import Results
     from benchmarks.pools import installed
 
+    if workload.needs and not find_spec(workload.needs):
+        return Results(workload, skipped=[workload.needs])
     results = Results(workload, skipped=[each for each in workload.contenders if not installed(each)])
     present = [each for each in workload.contenders if each not in results.skipped]
     with ThreadPoolExecutor(len(present) if workload.together else 1) as threads:

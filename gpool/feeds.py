@@ -14,7 +14,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
-from functools import partial
 from itertools import islice, repeat
 from time import sleep
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from typing import Any, Protocol
 from gpool import limits
 from gpool.blocks import Block, Chunk
 from gpool.errors import PayloadError, PoolClosed
-from gpool.interrupts import shielded, wait
+from gpool.interrupts import shielded, wait_for
 from gpool.model import Options
 from gpool.outcome import raised
 from gpool.supervisor import Supervisor
@@ -142,8 +141,7 @@ class Feed:
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until it draws no more and its tasks have ended; False if ``timeout`` seconds were not enough."""
-        with self._quiet:
-            return wait(partial(self._quiet.wait_for, lambda: self._over.is_set() and self.unfinished == 0), timeout)
+        return wait_for(self._quiet, lambda: self._over.is_set() and self.unfinished == 0, timeout)
 
     def wait_gone(self) -> None:
         """Wait until its thread has ended, unless that stands in the user's ``next``, or is this one."""

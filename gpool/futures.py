@@ -20,7 +20,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from gpool.interrupts import wait
+from gpool.interrupts import wait_for
 from gpool.model import Task
 from gpool.outcome import Outcome
 from gpool.workers.payload import NO_CALL, open_outcome
@@ -118,9 +118,8 @@ class Future(StockFuture[T]):
     def outcome(self, timeout: float | None = None) -> Outcome:
         """What the task returned or raised. CancelledError and TimeoutError are raised as by ``result``."""
         if self._state == PENDING:
-            with self._condition:
-                if not wait(partial(self._condition.wait_for, self.done), timeout):
-                    raise TimeoutError
+            if not wait_for(self._condition, self.done, timeout):
+                raise TimeoutError
         if self._state != FINISHED:
             raise CancelledError
         if self._sealed is not None:

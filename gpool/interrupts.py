@@ -1,8 +1,8 @@
 """Keeping asynchronous exceptions out of the machine, and losing none.
 
-Owns ``shielded`` and ``wait``. The thread that submits may take the supervisor's turn, and in the main thread a
-signal's Python handler, such as Ctrl-C's, may raise between any two bytecodes. For the few dozen microseconds of a turn
-the handlers are swapped for one that only takes a note; they run when the turn is over.
+Owns ``shielded``, ``wait`` and ``wait_for``. The thread that submits may take the supervisor's turn, and in the main
+thread a signal's Python handler, such as Ctrl-C's, may raise between any two bytecodes. For the few dozen microseconds
+of a turn the handlers are swapped for one that only takes a note; they run when the turn is over.
 """
 
 from __future__ import annotations
@@ -96,3 +96,18 @@ def wait(until: Callable[[float | None], bool], timeout: float | None = None) ->
             return True
         timeout = None if timeout is None else timeout - _GLANCE_SECONDS
     return until(timeout)
+
+
+def wait_for(condition: threading.Condition, holds: Callable[[], bool], timeout: float | None = None) -> bool:
+    """``wait`` for something of which a condition tells; False if ``timeout`` seconds were not enough.
+
+    What a signal's handler raises just when the condition has let go of its lock would be followed by a RuntimeError,
+    since the ``with`` statement can't let go of it once more. That one is kept from the user.
+    """
+    try:
+        with condition:
+            return wait(lambda left: condition.wait_for(holds, left), timeout)
+    except RuntimeError as error:
+        if error.__context__ is None or isinstance(error.__context__, Exception):
+            raise
+        raise error.__context__ from None

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from time import monotonic
 from typing import Any
 
 from gpool.blocks import Block, Chunk, outcome_in
 from gpool.feeds import ANY_NUMBER, Feed
-from gpool.interrupts import wait
+from gpool.interrupts import wait_for
 from gpool.model import Task
 from gpool.outcome import Outcome
 
@@ -133,11 +132,11 @@ class MapResults:
             self._chunks.clear()
 
     def _next_chunk(self) -> Chunk:
+        left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
+        if not wait_for(self._more, self._ready, left):
+            self.close()
+            raise TimeoutError("the map did not yield its next result in time")
         with self._more:
-            left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
-            if not wait(partial(self._more.wait_for, self._ready), left):
-                self.close()
-                raise TimeoutError("the map did not yield its next result in time")
             if self._chunks and not self._discard:
                 first = self._taken if self._ordered else next(iter(self._chunks))
                 return self._chunks.pop(first)

@@ -58,7 +58,7 @@ from gpool.events import (
 )
 from gpool.futures import Future
 from gpool.groups import GroupRecord
-from gpool.interrupts import shielded, wait
+from gpool.interrupts import shielded, wait, wait_for
 from gpool.model import Options, PoolState, Task, Verdict
 from gpool.outcome import Outcome, raised
 from gpool.scheduler import Scheduler, Transition
@@ -424,8 +424,7 @@ class Supervisor:
     def await_(self, holds: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until something holds of which ``notify`` tells; False if ``timeout`` seconds were not enough."""
         self._check_process()
-        with self.changed:
-            return wait(partial(self.changed.wait_for, holds), timeout)
+        return wait_for(self.changed, holds, timeout)
 
     def later(self, do: Callable[[], object]) -> None:
         """Wake somebody, if this thread has the turn not before that is over."""

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measure import Mark, Metric, Results, Rows, Workload
+from benchmarks.measure import Mark, Metric, Results, Rows, Workload, report
 from benchmarks.record import Run, read, write
 from benchmarks.report import page
+from benchmarks.run import measured
 from benchmarks.workloads import WORKLOADS
 
 
 @pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS.keys())
 def test_smallest_form_gives_what_is_announced(workload: Workload) -> None:
+    if workload.needs:
+        pytest.importorskip(workload.needs)
     rows = workload.run(workload.contenders[0], True)
     assert rows
     for figures in rows.values():
@@ -24,6 +27,13 @@ def test_smallest_form_gives_what_is_announced(workload: Workload) -> None:
 def test_marks_speak_of_metrics_there_are(workload: Workload) -> None:
     names = {metric.name for metric in workload.metrics}
     assert {mark.metric for mark in workload.marks} <= names
+
+
+def test_workload_without_what_it_needs_is_skipped_by_name() -> None:
+    workload = Workload("any", "anything", ("gpool",), (Metric("s"),), lambda _, __: {}, needs="no_such")
+    results = measured(workload, 1, quick=True)
+    assert "skipped: no_such (not installed)" in report(results)
+    assert "not installed: no_such" in "\n".join(page(Run("", "", "", 1, quick=True), [results], ""))
 
 
 def with_rounds(*rounds: Rows) -> Results:

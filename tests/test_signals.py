@@ -19,7 +19,7 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from gpool.interrupts import wait
+from gpool.interrupts import wait, wait_for
 from tests import programs
 from tests.conftest import METHODS
 from tests.gates import Gate
@@ -606,3 +606,23 @@ def test_inv15_the_main_thread_looks_at_the_signals_again_soon_after_it_has_begu
     other.start()
     other.join()
     assert waits == [timeout]
+
+
+class LetGo(threading.Condition):
+    """Something is raised just when it has let go of its lock."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def wait_for(self, predicate: object, timeout: float | None = None) -> bool:
+        self.release()
+        raise self._error
+
+
+def test_inv15_ctrl_c_that_comes_when_the_lock_was_let_go_of_is_all_that_is_raised() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        wait_for(LetGo(KeyboardInterrupt()), bool)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    with pytest.raises(RuntimeError):  # what no signal has brought about is nobody's business to hide
+        wait_for(LetGo(ValueError()), bool)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -79,9 +78,10 @@ NAMES = ("64 MB in", "64 MB out", "64 MB both", "1 MB in", "1 MB both", "strings
 WORKLOAD = Workload(
     name="arrays",
     about=f"GB/s; arrays, {SEVERAL} of 1 MB at a time, lists of {SEVERAL} strings of {TEXT:,} bytes; 2 slots",
-    contenders=(*CONTENDERS, COPY) if find_spec("numpy") else (),
+    contenders=(*CONTENDERS, COPY),
     metrics=tuple(Metric(name, digits=2) for name in NAMES),
     run=run,
+    needs="numpy",
     marks=(
         *(Mark(name, over="PPE", least=15) for name in NAMES[:3]),
         *(Mark(name, over=COPY, least=0.5) for name in NAMES[:3]),
