@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as StockFuture
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gpool.interrupts import wait_for
 from gpool.model import Task
-from gpool.outcome import Outcome
+from gpool.outcome import Outcome, new_outcome
 from gpool.workers.payload import NO_CALL, open_outcome
 from gpool.workers.wire import VALUE, Frame
 
@@ -61,12 +61,14 @@ class Future(StockFuture[T]):
         self.call = call
         self._owner: Supervisor | None = owner
         self._follow_up: Callable[[Future[T]], object] | None = None
+        self._has_made = False  # something on demand; to look for it would make a dictionary of the attributes
 
     def __getattr__(self, name: str) -> Any:
         make = _LAZY.get(name)
         if make is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with _lock:
+            self._has_made = True
             return self.__dict__.setdefault(name, make())
 
     def __repr__(self) -> str:
@@ -124,7 +126,7 @@ class Future(StockFuture[T]):
             raise CancelledError
         if self._sealed is not None:
             self._open()
-        return Outcome(self._result, self._exception)
+        return new_outcome((self._result, self._exception))
 
     @property
     def never_ran(self) -> bool:
@@ -167,7 +169,7 @@ class Future(StockFuture[T]):
 
     def settle(
         self, verdict: Outcome | Frame | None, later: Callable[[Callable[[], object]], object]
-    ) -> list[Callable[..., object]]:
+    ) -> Sequence[Callable[..., object]]:
         """The pool's word on it; None means cancelled. Returns the done-callbacks still to be run.
 
         ``later`` is given what wakes the waiters there are; who comes after them sees that it has settled.
@@ -183,10 +185,12 @@ class Future(StockFuture[T]):
             else:
                 self._sealed = verdict
             self._state = CANCELLED_AND_NOTIFIED if verdict is None else FINISHED
+            if not self._has_made:
+                return ()
             made = self.__dict__
             if "_condition" in made or "_waiters" in made:
                 later(partial(self._wake, tuple(made.get("_waiters", ())), verdict))
-            callbacks: list[Callable[..., object]] = made.pop("_done_callbacks", [])
+            callbacks: Sequence[Callable[..., object]] = made.pop("_done_callbacks", ())
         return callbacks
 
     def _wake(self, waiters: tuple[Any, ...], verdict: Outcome | Frame | None) -> None:
@@ -215,7 +219,7 @@ class Future(StockFuture[T]):
                 else:
                     self._result, self._exception = outcome
                     self._sealed = None
-                if "_condition" in self.__dict__:
+                if self._has_made:
                     self._condition.notify_all()
 
 

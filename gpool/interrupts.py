@@ -11,6 +11,7 @@ import _signal  # type: ignore[import-not-found]  # the signal module makes enum
 import signal
 import threading
 from collections.abc import Callable
+from threading import get_ident
 from types import FrameType
 from typing import Any
 
@@ -31,25 +32,18 @@ class shielded:  # noqa: N801 - reads as a statement
     __slots__ = ("_held", "_noted")
 
     def __init__(self) -> None:
-        self._held: list[tuple[int, Any]] | None = None
+        self._held: list[tuple[int, Any]] = []
         self._noted: list[tuple[int, FrameType | None]] = []
 
     def __enter__(self) -> None:
-        if threading.get_ident() != _main:
+        if get_ident() != _main:
             return
-        noted = self._noted
-
-        def note(number: int, frame: FrameType | None) -> None:
-            noted.append((number, frame))
-
-        self._held = held = []
+        self._held = held = [(number, handler) for number in _DEFERRED if callable(handler := _get(number))]
         try:
-            for number in _DEFERRED:
-                handler = _get(number)
-                if callable(handler):
-                    held.append((number, handler))  # noted first: should it raise now, it is restored below
-                    _set(number, note)
-        except BaseException:
+            note = self._note
+            for number, _ in held:
+                _set(number, note)
+        except BaseException:  # one that was not swapped yet
             self.__exit__()
             raise
 
@@ -59,11 +53,13 @@ class shielded:  # noqa: N801 - reads as a statement
             if self._noted:
                 self._catch_up()
 
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._noted.append((number, frame))
+
     def _restore(self) -> None:
         """Put the handlers back. One may run, and raise, as soon as it is back: then the others are still due."""
-        held = self._held or []
         try:
-            for number, handler in reversed(held):
+            for number, handler in self._held:
                 _set(number, handler)
         except BaseException:
             self._restore()
@@ -71,7 +67,7 @@ class shielded:  # noqa: N801 - reads as a statement
 
     def _catch_up(self) -> None:
         """Let the handlers see what has come meanwhile. One may raise: then the others are still due."""
-        handlers = dict(self._held or ())
+        handlers = dict(self._held)
         while self._noted:
             number, frame = self._noted.pop(0)
             try:
@@ -91,7 +87,7 @@ def wait(until: Callable[[float | None], bool], timeout: float | None = None) ->
     nobody. In between lies the handing over of the interpreter, which takes long when another thread has just been
     given something to do, as by a submission: without the glance, some five of a hundred Ctrl-Cs were lost then.
     """
-    if threading.get_ident() == _main and (timeout is None or timeout > _GLANCE_SECONDS):
+    if get_ident() == _main and (timeout is None or timeout > _GLANCE_SECONDS):
         if until(_GLANCE_SECONDS):
             return True
         timeout = None if timeout is None else timeout - _GLANCE_SECONDS

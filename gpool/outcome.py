@@ -19,8 +19,12 @@ class Outcome(NamedTuple):
         return self.error is None
 
 
+new_outcome = Outcome._make
+"""Of a pair; half the price of the constructor."""
+
+
 def returned(value: Any) -> Outcome:
-    return Outcome(value, None)
+    return new_outcome((value, None))
 
 
 def raised(error: BaseException) -> Outcome:

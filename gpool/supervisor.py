@@ -55,11 +55,12 @@ from gpool.events import (
     Ticked,
     WorkerExited,
     WorkerReady,
+    new_ended,
 )
 from gpool.futures import Future
 from gpool.groups import GroupRecord
 from gpool.interrupts import shielded, wait, wait_for
-from gpool.model import Options, PoolState, Task, Verdict
+from gpool.model import RETURNED, Options, PoolState, Task, Verdict
 from gpool.outcome import Outcome, raised
 from gpool.scheduler import Scheduler, Transition
 from gpool.turn import Turn
@@ -698,7 +699,7 @@ class Supervisor:
                     self._hurry_up()
                 self._report = frame
                 if frame.kind == wire.VALUE:
-                    handle(Ended(worker, frame.number, Verdict.RETURNED, frame.seconds))
+                    handle(new_ended((worker, frame.number, RETURNED, frame.seconds, False)))
                 elif frame.kind == wire.ANSWERS:
                     _, count, failed, final, _ = head_of(frame.body)
                     handle(Progressed(worker, frame.number, count - failed, failed, bool(final), frame.seconds))

@@ -427,8 +427,8 @@ def take_nothing(backend: LocalBackend, worker: int, keep: int) -> Taken:
     """Take back nothing, and look at the board all the same."""
     line = backend._lines.get(worker)
     if line is not None and line.sent:
-        lease, sent = next(reversed(line.sent.items()))
-        if sent.is_block:
+        lease, block = next(reversed(line.sent.items()))
+        if block is not None:
             backend._to_harvest.append((line, lease))
             backend.wake()
     return Taken()

@@ -41,13 +41,12 @@ _READS_AT_A_TIME = 64
 """Reads from one worker before the next one's turn."""
 
 
-class _Sent:
-    """What is known of a lease that is out: whether it is a block's, its items, and how many answers have come."""
+class _Block:
+    """What is known of a block that is out: its items, and how many answers have come."""
 
-    __slots__ = ("answered", "is_block", "items")
+    __slots__ = ("answered", "items")
 
     def __init__(self, items: int) -> None:
-        self.is_block = items > 1
         self.items = items  # that the worker may begin
         self.answered = 0
 
@@ -59,7 +58,7 @@ class _Line:
         process, reader: None until it has been started.
         outgoing: frames not yet written.
         news: what came between replies.
-        sent: leases not answered yet, in order.
+        sent: leases not answered yet, in order, with the blocks that they are of.
         last: the last lease it was ever sent.
         lent: memory that it may look at, by the leases with which that was sent.
         returns: what it sent by memory; None if nothing so far.
@@ -92,7 +91,7 @@ class _Line:
         self.last = 0
         self.lent: dict[int, tuple[Place, ...]] = {}
         self.returns: Returns | None = None
-        self.sent: dict[int, _Sent] = {}
+        self.sent: dict[int, _Block | None] = {}
         self.shared: set[int] = set()
         self.killed = False
         self.unready = ""
@@ -167,9 +166,12 @@ class LocalBackend:
                 if number not in line.shared:
                     line.shared.add(number)
                     line.outgoing.add(wire.SHARED, number, (shared.body,))
-            line.sent[lease] = _Sent(items)
+            kind = wire.CALL
+            line.sent[lease] = None
             line.last = lease
-            kind = wire.CALL if items == 1 else wire.BLOCK
+            if items > 1:
+                kind = wire.BLOCK
+                line.sent[lease] = _Block(items)
             if places:
                 kind = wire.LARGE
                 line.lent[lease] = places
@@ -199,10 +201,10 @@ class LocalBackend:
         """
         if not line.sent:
             return None, 0
-        lease, sent = next(reversed(line.sent.items()))
-        if not sent.is_block:
+        lease, block = next(reversed(line.sent.items()))
+        if block is None:
             return None, 0
-        rest, sent.items = sent.items - limit, limit
+        rest, block.items = block.items - limit, limit
         self._to_harvest.append((line, lease))
         self.wake()
         return (lease, rest) if rest else (None, 0)
@@ -424,14 +426,14 @@ class LocalBackend:
 
     def _unknown_answers(self, line: _Line, frame: Frame) -> Frame | None:
         """Those of a block's answers that were not known from its board already."""
-        sent = line.sent.get(frame.number)
-        if sent is None:
+        block = line.sent[frame.number]
+        if block is None:
             return None
         head = head_of(frame.body)
         if head.final:
             del line.sent[frame.number]
-        known = sent.answered - head.first
-        sent.answered = max(sent.answered, head.first + head.items)
+        known = block.answered - head.first
+        block.answered = max(block.answered, head.first + head.items)
         if known > 0:
             rest = answers_in(frame.body)[known:]
             frame = frame._replace(body=pack_answers(head.first + known, rest, final=bool(head.final)))
@@ -444,10 +446,11 @@ class LocalBackend:
         if line.worker not in self._lines or line.process is None or line.process.board is None:
             return
         yield from self._receive(line, _READS_AT_A_TIME)  # what it sent before is older
-        if lease not in line.sent:
+        block = line.sent.get(lease)
+        if block is None:
             return
         kept = line.process.board.kept(lease)
-        if next(iter(line.sent)) != lease or (kept is not None and kept.first > line.sent[lease].answered):
+        if next(iter(line.sent)) != lease or (kept is not None and kept.first > block.answered):
             self._to_harvest.append((line, lease))  # there is more in the stream, or the worker has sent some meanwhile
             self.wake()
         else:
@@ -473,9 +476,10 @@ class LocalBackend:
         if process.board is not None:
             last = process.board.begun()
             begun = last.lease if last.lease in line.sent else None
-            if begun is not None and line.sent[begun].is_block:
+            block = line.sent.get(last.lease)
+            if begun is not None and block is not None:
                 yield from self._kept(line, begun, process.board.left(begun))
-                unbegun = line.sent[begun].items - last.items
+                unbegun = block.items - last.items
                 if last.items == last.ended:
                     begun = None
         for fd in (process.stream, process.exit_fd):

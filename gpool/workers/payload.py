@@ -74,6 +74,7 @@ class Call(NamedTuple):
     places: tuple[Place, ...] = ()
 
 
+_new_call = Call._make
 NO_CALL = Call(b"")
 """What is left of a call when its task has ended."""
 
@@ -238,7 +239,7 @@ def one_call(
         except BaseException:
             body = b"__main__"
         if len(body) < LARGE and b"__main__" not in body and not _by_value_modules():
-            return Call(body)
+            return _new_call((body, None, 1, ()))
     try:
         body, places = pack_value((fn, args, kwargs), room, surface)
     except KeyboardInterrupt:
