@@ -1,4 +1,4 @@
-"""The supervisor: it owns the scheduler, the futures and the backend, and performs what the scheduler decides.
+"""The supervisor: it owns the scheduler and the backend, and has what the scheduler decides performed.
 
 Theory of operation. Whoever holds *the turn* (one lock) feeds events to the scheduler and performs the actions;
 nobody else touches the machine. The supervisor's thread waits in the backend without the turn and takes it when
@@ -12,12 +12,11 @@ Guarantees:
 - An asynchronous exception in the main thread is held back while that thread has the turn.
 - No user code runs under the turn, nor on the supervisor's thread: results are unpickled by whoever asks for them,
   handlers run on threads of their own. (An exception is unpickled here if the task's ``retry_on`` needs its type.)
-- An action that fails breaks the pool in the open: every future ends, with the failure as its cause.
 - What is left in the inbox is seen: who leaves something looks first whether a turn is due that will come by anyway,
   and every turn ends with a look at the inbox. What cannot wait is seen between two answers of workers.
 
-The mutable state is ``_futures`` (of tasks that have not ended), what the scheduler and the backend keep, and the
-report in hand, from which outcomes are made.
+The mutable state is the inbox and the feeds, what the performer keeps of tasks, and what the scheduler and the backend
+keep.
 """
 
 from __future__ import annotations
@@ -27,19 +26,16 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
 from gpool import lifetime, snapshot
-from gpool.actions import Answer, Begin, Break, Close, Dispatch, Kill, Recall, Settle, Split, Start, Stop
 from gpool.blocks import Block
 from gpool.delivery import Courier, logger
 from gpool.errors import (
     NoSlots,
     PoolClosed,
-    PoolError,
     UnknownTag,
 )
 from gpool.events import (
@@ -50,7 +46,6 @@ from gpool.events import (
     ExitBegan,
     MemorySampled,
     Progressed,
-    Recalled,
     SubmitAsked,
     Ticked,
     WorkerExited,
@@ -61,12 +56,11 @@ from gpool.futures import Future
 from gpool.groups import GroupRecord
 from gpool.interrupts import shielded, wait, wait_for
 from gpool.model import RETURNED, Options, PoolState, Task, Verdict
-from gpool.outcome import Outcome, raised
+from gpool.performer import Performer
 from gpool.scheduler import Scheduler, Transition
 from gpool.turn import Turn
-from gpool.verdicts import Verdicts
 from gpool.workers import wire
-from gpool.workers.backend import Backend, Exited, Logged, Ready, Replied, Report, Sample, Settings
+from gpool.workers.backend import Backend, Exited, Logged, Ready, Replied, Report, Settings
 from gpool.workers.blocks import head_of
 from gpool.workers.logs import receive
 from gpool.workers.payload import Call, Shared, open_outcome
@@ -122,30 +116,25 @@ class Supervisor:
         self.holding: set[Feeding] = set()  # that hold items not submitted yet
         self._all_feeds: weakref.WeakSet[Feeding] = weakref.WeakSet()
         self._listeners = tuple(listeners)
-        self.scheduler.listening = bool(self._listeners)
         self._backend = backend
         self._clock = clock
-        self._settings = settings
         self._memory_interval = memory_interval
         self._next_sample = clock() if memory_interval is not None else float("inf")
         self._pid = lifetime.this_process
         self._task_ids = count(1)
-        self._futures: dict[int, Future[Any] | Block] = {}
-        self._blocks: set[Block] = set()  # those of them that are no futures
-        self._verdicts = Verdicts()
         self._inbox: deque[Task | Event | Callable[[], None]] = deque()
         self._turn = Turn(self._before_turn_ends, backend.flush)
         self._hurry = False  # what lies in the inbox may begin at once, if the turn's holder looks there
         self._waiting_until = float("-inf")
-        self._report: Frame | Exited | None = None
-        self._samples: Mapping[int, Sample] = {}
-        self._transitions: deque[Transition] = deque()
-        self._failure: BaseException | None = None
         self.changed = threading.Condition()  # notified when something that ``join`` waits for may have come true
         self.closed = threading.Event()
         self._released = threading.Event()  # the backend has let go of everything
         self.notifier = Courier(f"{name}-notifier", self._turn.later)
         self.deliverer = Courier(f"{name}-delivery", self._turn.later)
+        self._performer = Performer(
+            self.scheduler, backend, self, clock=clock, settings=settings, listening=bool(self._listeners)
+        )
+        self.handle = self._performer.handle
         self._thread = threading.Thread(target=self._run, name=f"{name}-supervisor", daemon=True)
 
     def begin(self) -> None:
@@ -204,7 +193,7 @@ class Supervisor:
         future: Future[Any] = Future(task, call, self)
         future._follow_up = follow_up
         with shielded():
-            self._futures[task.id] = future
+            self._performer.futures[task.id] = future
             if register is not None:
                 register(future)
             self._leave_or_deal_with(task)
@@ -216,12 +205,8 @@ class Supervisor:
         """Queue several items as one task."""
         task = Task(next(self._task_ids), tag, options, options.name or name, size=size)
         with shielded():
-            self._note(make(task))
+            self._performer.note(make(task))
             self._leave_or_deal_with(task)
-
-    def _note(self, block: Block) -> None:
-        self._futures[block.task.id] = block
-        self._blocks.add(block)
 
     def _leave_or_deal_with(self, task: Task) -> None:
         """Leave a task in the inbox if it can wait there: whoever handles a worker's report looks here too.
@@ -303,8 +288,7 @@ class Supervisor:
     @property
     def pending(self) -> int:
         """Tasks that have not ended."""
-        blocks = tuple(self._blocks)
-        return len(self._futures) - len(blocks) + sum(block.task.size for block in blocks)
+        return self._performer.pending
 
     def stats(self) -> snapshot.PoolStats:
         """A snapshot, with fresh health samples."""
@@ -393,12 +377,12 @@ class Supervisor:
             self.close(now=True)
             self.wait_closed(None, drop=True)
             return
-        before = self._verdicts.unserved
+        before = self._performer.verdicts.unserved
         self.cancel_feeds()
         self.look(lambda: self._begin_close(False))
         self.ask(ExitBegan())
         self.wait_closed(None)
-        unserved = self._verdicts.unserved - before
+        unserved = self._performer.verdicts.unserved - before
         if unserved:
             logger.error("the interpreter exits: %d task(s) could get no worker and ended in PoolClosed", unserved)
 
@@ -447,7 +431,7 @@ class Supervisor:
                 self.step(None)
             except BaseException as error:
                 with self._turn:
-                    self._fail(error)
+                    self._performer.fail(error)
         self._backend.close()
         self.deliverer.end()
         self.notifier.end()
@@ -476,7 +460,7 @@ class Supervisor:
                 self._take_all(reports, opened)
         if self._clock() >= self._next_sample:
             self._sample()
-        if self._transitions:
+        if self._performer.transitions:
             self._announce()
 
     def _take_all(self, reports: list[Report], opened: Mapping[int, BaseException]) -> None:
@@ -502,8 +486,8 @@ class Supervisor:
         """Take health samples and tell the scheduler."""
         assert self._memory_interval is not None
         self._next_sample = self._clock() + self._memory_interval
-        self._samples = self._backend.sample()
-        for worker, sample in self._samples.items():
+        self._performer.samples = samples = self._backend.sample()
+        for worker, sample in samples.items():
             self.post(MemorySampled(worker, sample.rss))
 
     # -- with the turn held ---------------------------------------------------------------------------------------
@@ -532,7 +516,6 @@ class Supervisor:
 
     def _hurry_up(self) -> None:
         """Deal with what lies in the inbox, and let workers have it, though there is more to do."""
-        self._report = None
         self._work()
         self._turn.pause()
 
@@ -549,129 +532,10 @@ class Supervisor:
             self.handle(SubmitAsked(tuple(tasks)))
             tasks.clear()
 
-    def handle(self, event: Event) -> None:
-        """Let the scheduler decide, and do what it says; what that leads to at once is handled first of all."""
-        if self._failure is not None:
-            if isinstance(event, SubmitAsked):
-                self._end_all(self._failure)
-            return
-        events = [event]
-        try:
-            for each in events:  # grows meanwhile
-                for action in self.scheduler.handle(each, self._clock()):
-                    follow = self._PERFORM[type(action)](self, action)
-                    if follow is not None:
-                        events.append(follow)
-        except Exception as error:
-            self._fail(error)
-        if self._listeners and self.scheduler.transitions:
-            self._transitions += self.scheduler.transitions
-            self.scheduler.transitions = []
-
-    def _fail(self, error: BaseException) -> None:
-        """A bug, or a system out of resources: nothing hangs, everything says why."""
-        self._failure = error
-        self.state = PoolState.CLOSED
-        logger.critical("gpool failed and ends all tasks", exc_info=error)
-        self._end_all(error)
-        self._shut()
-
-    def _end_all(self, error: BaseException) -> None:
-        futures, self._futures = self._futures, {}
-        self._blocks.clear()
-        for future in futures.values():
-            if future.done():
-                continue
-            failure = PoolError(f"the pool failed: {error!r}; see the cause, and make a new one")
-            failure.__cause__ = error
-            self._finish(future, raised(failure))
-
-    def _shut(self) -> None:
+    def shut(self) -> None:
         self.state = PoolState.CLOSED
         lifetime.has_ended(self)
         self.closed.set()
-
-    # Actions, one method each. What one returns is handled before anything else.
-
-    def _start(self, action: Start) -> Event | None:
-        worker = action.worker
-        try:
-            self._backend.start(worker.id, self._settings(worker.kind))
-        except OSError as error:
-            return WorkerExited(worker.id, None, reason=str(error))
-        return None
-
-    def _dispatch(self, action: Dispatch) -> None:
-        futures = self._futures
-        self._backend.send(action.worker.id, [(lease.number, futures[lease.task.id].call) for lease in action.leases])
-
-    def _recall(self, action: Recall) -> Event:
-        return Recalled(action.worker.id, *self._backend.recall(action.worker.id, action.keep))
-
-    def _stop(self, action: Stop) -> None:
-        self._backend.stop(action.worker.id)
-
-    def _kill(self, action: Kill) -> None:
-        worker = action.worker
-        if worker.doom is Verdict.OUT_OF_MEMORY:
-            limit = (worker.serving or worker.group).settings.memory_limit or 0
-            self._verdicts.note_excess(worker.id, self._samples[worker.id].rss, limit)
-        self._backend.kill(worker.id, stack=worker.doom is not Verdict.CANCELLED)
-
-    def _begin_task(self, action: Begin) -> None:
-        future = self._futures[action.task.id]
-        if isinstance(future, Future) and future._follow_up is not None:
-            future._follow_up(future)
-
-    def _split(self, action: Split) -> None:
-        block = self._futures[action.task.id]
-        assert isinstance(block, Block)
-        self._note(block.split(action.part))
-
-    def _answer(self, action: Answer) -> None:
-        block, frame = self._futures[action.task.id], self._report
-        assert isinstance(block, Block)
-        assert isinstance(frame, Frame)
-        block.answer(frame)
-
-    def _settle(self, action: Settle) -> None:
-        future = self._futures.pop(action.task.id)
-        if isinstance(future, Block):
-            self._blocks.discard(future)
-        self._finish(future, self._verdicts.of(action.task, action.verdict, self._report, self._clock()))
-
-    def _break(self, action: Break) -> None:
-        self._verdicts.note_broken(action)
-
-    def _close(self, action: Close) -> None:
-        self._shut()
-
-    _PERFORM: Mapping[type, Callable[..., Event | None]] = {
-        Start: _start,
-        Dispatch: _dispatch,
-        Recall: _recall,
-        Stop: _stop,
-        Kill: _kill,
-        Begin: _begin_task,
-        Split: _split,
-        Answer: _answer,
-        Settle: _settle,
-        Break: _break,
-        Close: _close,
-    }
-
-    def _finish(self, future: Future[Any] | Block, verdict: Outcome | Frame | None) -> None:
-        """Settle a future, wake whoever waits for it, pass its callbacks on."""
-        if isinstance(future, Block):
-            future.settle(verdict)
-        else:
-            for callback in future.settle(verdict, self._turn.later):
-                self.notifier.call(_done, callback, future)
-            follow_up, future._follow_up = future._follow_up, None
-            if follow_up is not None:
-                follow_up(future)
-        if not self._futures:
-            self.notify()
 
     # -- reports in, events and verdicts out ------------------------------------------------------------------------
 
@@ -691,32 +555,29 @@ class Supervisor:
         return any(each.task.options.retry_on for each in leases if each.number == lease)
 
     def _take(self, report: Report, opened: Mapping[int, BaseException]) -> None:
-        """Tell the scheduler what has come; the report is at hand while futures are settled."""
+        """Tell the scheduler what has come."""
         if type(report) is Replied:
             worker, handle = report.worker, self.handle
             for frame in report.frames:  # there may be hundreds
                 if self._hurry:
                     self._hurry_up()
-                self._report = frame
                 if frame.kind == wire.VALUE:
-                    handle(new_ended((worker, frame.number, RETURNED, frame.seconds, False)))
+                    handle(new_ended((worker, frame.number, RETURNED, frame.seconds, False)), frame)
                 elif frame.kind == wire.ANSWERS:
                     _, count, failed, final, _ = head_of(frame.body)
-                    handle(Progressed(worker, frame.number, count - failed, failed, bool(final), frame.seconds))
+                    handle(Progressed(worker, frame.number, count - failed, failed, bool(final), frame.seconds), frame)
                 else:
                     retry = self._may_retry(worker, opened.get(frame.number))
-                    handle(Ended(worker, frame.number, Verdict.RAISED, frame.seconds, retry))
+                    handle(Ended(worker, frame.number, Verdict.RAISED, frame.seconds, retry), frame)
         elif type(report) is Ready:
             self.handle(WorkerReady(report.worker))
             self.notify()
         elif type(report) is Logged:
             self.deliverer.call(receive, report.body)
         elif type(report) is Exited:
-            self._report = report
-            self.handle(WorkerExited(report.worker, report.begun, report.unbegun, report.reason))
-            self._verdicts.forget(report.worker)
+            self.handle(WorkerExited(report.worker, report.begun, report.unbegun, report.reason), report)
+            self._performer.verdicts.forget(report.worker)
             self.notify()
-        self._report = None
 
     def _may_retry(self, worker: int, error: BaseException | None) -> bool:
         if error is None:
@@ -728,7 +589,7 @@ class Supervisor:
         """Tell the listeners, outside the turn."""
         while True:
             try:
-                transition = self._transitions.popleft()
+                transition = self._performer.transitions.popleft()
             except IndexError:  # none is left, perhaps because another thread was quicker
                 return
             for listener in self._listeners:
@@ -743,10 +604,3 @@ def _opened(frame: Frame) -> BaseException:
     error = open_outcome(frame.kind, frame.body).error
     assert error is not None
     return error
-
-
-def _done(callback: Callable[..., object], future: Future[Any]) -> None:
-    if not future.cancelled():
-        with suppress(KeyboardInterrupt):  # which a payload may raise; whoever asks next tries again
-            future.outcome()  # unpickled here, so that an event loop need not
-    callback(future)

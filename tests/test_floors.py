@@ -51,6 +51,7 @@ FLOORS = {
     "lifetime": 5,
     "turn": 5,
     "verdicts": 5,
+    "performer": 5,
     "supervisor": 5,
     "feeds": 6,
     "results": 6,
