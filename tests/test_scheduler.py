@@ -372,6 +372,17 @@ def test_inv05_what_can_wait_in_the_inbox_is_said_truly() -> None:
     assert not machine.can_wait(machine.task("b", priority=1))
 
 
+@pytest.mark.parametrize(("burst", "does"), [(None, "recall w2"), (0, "w1 ahead b12")])
+def test_inv05_a_task_for_which_others_are_taken_back_does_not_wait_in_the_inbox(burst: int | None, does: str) -> None:
+    machine = machine_with_short_tasks({"a": 0, "b": Group(1, burst=burst), None: 1}, "a", "b")
+    machine.submit("a")
+    machine.submit_many("b", 10)
+    assert machine.submit_many("a", 4) == ["w2 ahead a3 a4 a5 a6"]
+    task = machine.task("b")
+    assert machine.can_wait(task) is (burst == 0)
+    assert machine.submit_all(task) == [does]
+
+
 # -- 6: one reconcile step ------------------------------------------------------------------------------------
 
 

@@ -113,11 +113,6 @@ class FrameReader:
         else:
             self._end += count
 
-    @property
-    def midway(self) -> bool:
-        """True when a frame has begun and is not complete."""
-        return self._head is not None or self._start != self._end
-
     def frames(self) -> list[Frame]:
         """The frames that have become complete, in order."""
         if self._head is not None:
