@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.torment.books import Account, Books, faults_of
-from benchmarks.torment.orders import CRASHED, FAILED
+from benchmarks.torment.books import Account, Books, audit, faults_of
+from benchmarks.torment.orders import CRASHED, FAILED, SUCCEEDED, value_of
 from benchmarks.torment.routes import Stream
 from gpool import MemoryLimitExceeded, PayloadError, WorkerCrashed
 
@@ -40,7 +40,8 @@ def crash_of(pid: int) -> WorkerCrashed:
 def settle(books: Books, stream: Stream, *begun: tuple[int, int]) -> list[Account]:
     """Deal out a stream's errors, the workers having noted these tasks and pids."""
     books.record.write_text("".join(f"{number} {pid}\n" for number, pid in begun))
-    stream.settle(books.begun(), books.last_begun(), books.killed)
+    books.note_closed()
+    stream.settle(books.begun(), books.begun_by(), books.killed)
     return stream.drawn
 
 
@@ -76,3 +77,13 @@ def test_an_error_that_is_nobodys_is_a_fault(tmp_path: Path) -> None:
     first, second = settle(books, stream, (1, 7), (2, 7))
     assert (first.ends, second.ends) == ([FAILED], [])
     assert "fits no task" in first.wrong[0]
+
+
+def test_a_worker_whose_descriptors_were_closed_may_die_in_a_later_item(tmp_path: Path) -> None:
+    books, stream = stream_of(tmp_path, "close all", "large", "answer")
+    stream.value((1, value_of(1)))
+    stream.errors = [crash_of(7)]
+    stream.value((3, value_of(3)))
+    accounts = settle(books, stream, (1, 7), (2, 7), (3, 8))
+    assert [account.ends for account in accounts] == [[SUCCEEDED], [CRASHED], [SUCCEEDED]]
+    assert audit(books, cut_short=False).clean

@@ -96,7 +96,8 @@ class Books:
     """All accounts of a round.
 
     Attributes:
-        killed: pids of workers that the soak killed.
+        killed: pids of workers that the soak killed. At a round's end those join them in which a task has closed all
+            descriptors: in a block that strikes the first item after it whose answer is too large to be kept.
         transitions: what the pool's listener was told.
     """
 
@@ -133,14 +134,23 @@ class Books:
             begun[number].append(pid)
         return begun
 
-    def last_begun(self) -> dict[int, int]:
-        """By pid, the task that each worker began last."""
-        lines = (line.split() for line in self.record.read_text().splitlines())
-        return {int(pid): int(number) for number, pid in lines}
+    def begun_by(self) -> dict[int, list[int]]:
+        """By pid, the tasks that each worker began, in order."""
+        begun: dict[int, list[int]] = defaultdict(list)
+        for line in self.record.read_text().splitlines():
+            number, pid = map(int, line.split())
+            begun[pid].append(number)
+        return begun
 
     def pool_ends(self) -> Counter[object]:
         """How often each of the pool's tasks ended, by its listener."""
         return Counter(each.id for each in self.transitions if is_end(each.new))
+
+    def note_closed(self) -> None:
+        """The round is over: see in which workers a task has closed all descriptors."""
+        for pid, numbers in self.begun_by().items():
+            if any(self.accounts[number].kind == "close all" for number in numbers):
+                self.killed.add(pid)
 
 
 def is_end(state: State) -> bool:

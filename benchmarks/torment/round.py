@@ -77,9 +77,10 @@ class Round:
         self._end()
         del self._pool
         self.doing = "counting"
-        begun, last = self.books.begun(), self.books.last_begun()
+        self.books.note_closed()
+        begun, begun_by = self.books.begun(), self.books.begun_by()
         for stream in self._streams:
-            stream.settle(begun, last, self.books.killed)
+            stream.settle(begun, begun_by, self.books.killed)
         result = audit(self.books, cut_short=self._ending in ("stop", "cancel"))
         self._futures.clear()
         leaks = leaks_since(before)

@@ -138,30 +138,41 @@ class Stream:
         with self._lock:
             self.errors.append(error)
 
-    def settle(self, begun: dict[int, list[int]], last: dict[int, int], killed: set[int]) -> None:
+    def settle(self, begun: dict[int, list[int]], begun_by: dict[int, list[int]], killed: set[int]) -> None:
         """Deal the errors out to the accounts that they fit; what was given up and has no end was cancelled."""
         left = [account for account in self.drawn if not account.ends]
 
         def fits(error: BaseException, account: Account) -> bool:
-            return fit(account, error, begun[account.number], last, killed)
+            return fit(account, error, begun[account.number], begun_by, killed)
 
         dealt = deal(self.errors, left, fits)
         for number, error in enumerate(self.errors):
             if number in dealt:
                 dealt[number].raised(error)
             elif self.drawn:
-                self.drawn[0].wrong.append(f"an error that fits no task of its {self.route}: {error!r}")
+                before = (
+                    f"; its worker began {self._begun(begun_by[error.pid or 0])}"
+                    if isinstance(error, WorkerCrashed)
+                    else ""
+                )
+                self.drawn[0].wrong.append(f"an error that fits no task of its {self.route}: {error!r}{before}")
         left = [account for account in left if not account.ends]
         for account in left[: self.given_up]:
             account.may_cancel = account.uncertain = True
             account.ended(CANCELLED)
 
+    def _begun(self, numbers: list[int]) -> str:
+        """What a worker began last."""
+        return ", ".join(f"{number} ({self._books.accounts[number].kind})" for number in numbers[-10:])
 
-def fit(account: Account, error: BaseException, begun: list[int], last: dict[int, int], killed: set[int]) -> bool:
-    """Whether this error may be that task's end. ``last`` says which task each worker began last."""
+
+def fit(
+    account: Account, error: BaseException, begun: list[int], begun_by: dict[int, list[int]], killed: set[int]
+) -> bool:
+    """Whether this error may be that task's end. ``begun_by`` says which tasks each worker began, in order."""
     kind = kind_of(account)
     if isinstance(error, WorkerCrashed):  # it has one task in hand: the last it noted, or one it did not come to note
-        if last.get(error.pid or 0) == account.number:
+        if begun_by[error.pid or 0][-1:] == [account.number]:
             return kind.end == CRASHED or error.pid in killed
         return not begun and error.pid in killed
     if error.args and isinstance(error.args[0], int) and error.args != (account.number,):

@@ -94,7 +94,7 @@ KINDS: dict[str, Kind] = {
     "freeze": Kind(acts.freeze, TIMED_OUT, "TaskTimeout", timeout=0.2),
     "hang with child": Kind(acts.hang_with_child, TIMED_OUT, "TaskTimeout", timeout=0.2),
     "grow": Kind(acts.grow, CRASHED),
-    "close all": Kind(corruption.close_all, CRASHED, also=SUCCEEDED),  # a block's answer is kept before
+    "close all": Kind(corruption.close_all, CRASHED, also=SUCCEEDED),  # if its answer is kept in a block
     "close standard": Kind(corruption.close_standard),
     "scribble": Kind(corruption.scribble, CRASHED, also=SUCCEEDED),
     "replace streams": Kind(corruption.replace_streams),
