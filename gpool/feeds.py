@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from itertools import islice, repeat
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 from gpool import limits
@@ -31,8 +31,10 @@ from gpool.workers.payload import Shared
 
 _PATIENCE_SECONDS = 1.0
 _ONE_BY_ONE = 1
-_BREATH = 64
-"""Items after which a feed lets other threads have the interpreter."""
+_BREATH_SECONDS = 0.001
+"""After which a feed lets other threads have the interpreter, which costs it 0.05 ms. They would get it in 5 ms."""
+_STRIDE = 64
+"""Items between two looks at the clock."""
 ANY_NUMBER = 1 << 62
 """Of items that may be drawn."""
 
@@ -103,6 +105,8 @@ class Feed:
         self._refused = 0  # items that were never submitted; written under the lock alone
         self._settled = 0  # written under the supervisor's turn alone
         self._mean_seconds = 0.0  # of an item, in a worker; written under the turn alone
+        self._breathed = 0.0
+        self._mean_bytes = 0.0  # of an item; written by the feed's thread alone
         self._cancelled = threading.Event()
         self._abandoned = False
         self._over = threading.Event()  # draws no more
@@ -211,7 +215,7 @@ class Feed:
         more = self._draw_at_once(many) if self._at_hand else self._draw_singly(many)
         if len(self._held) >= self._block_size or self._held_bytes >= limits.BLOCK_BYTES:
             self.submit_held()
-        sleep(0)  # who waits for the interpreter gets it now, not in 5 ms: an iterable need not ever block
+        self._breathe()
         return more
 
     def _draw_at_once(self, many: int) -> bool:
@@ -243,11 +247,17 @@ class Feed:
             self._pack((item,))
             if may_begin(tag):
                 self.submit_held()
-            if number % _BREATH == 0:
-                sleep(0)
+            if number % _STRIDE == 0:
+                self._breathe()
             if self._held_bytes >= limits.BLOCK_BYTES:
                 break
         return True
+
+    def _breathe(self) -> None:
+        """Let others have the interpreter now and then: an iterable need not ever block."""
+        if monotonic() - self._breathed > _BREATH_SECONDS:
+            sleep(0)
+            self._breathed = monotonic()
 
     def _pack(self, items: Iterable[Any]) -> None:
         """Pack items and hold them."""
@@ -283,11 +293,12 @@ class Feed:
             self._drawn += len(entries)
             self._held += entries
             self._held_bytes += size
+        self._mean_bytes = limits.smoothed_size(self._mean_bytes, size / len(entries))
 
     def _submit_alone(self, entry: Packed) -> None:
         """What takes memory beside the entry is a block of its own."""
         self.submit_held()
-        self._hold([entry], 0)
+        self._hold([entry], weight(entry))
         self.submit_held()
 
     def _refuse(self, problem: BaseException) -> None:
@@ -330,12 +341,12 @@ class Feed:
     @property
     def _block_size(self) -> int:
         """How many items go into a block."""
-        return limits.block(self._mean_seconds) if self._in_blocks else _ONE_BY_ONE
+        return limits.block(self._mean_seconds, self._mean_bytes) if self._in_blocks else _ONE_BY_ONE
 
     @property
     def _depth(self) -> int:
         """How many of its items may be unfinished at a time: as many as are of use."""
-        each = self._block_size + limits.ahead_of_feed(self._mean_seconds)
+        each = self._block_size + limits.ahead_of_feed(self._mean_seconds, self._mean_bytes)
         scheduler = self._supervisor.scheduler
         return scheduler.usable_slots(scheduler.groups[self.tag]) * each
 
@@ -353,9 +364,17 @@ class Feed:
 
     def _free_room(self) -> int:
         room = self._depth - self.unfinished
-        if room <= 0 and self._supervisor.scheduler.wastes_slot(self.tag):
+        if room <= 0 and self._wastes_slot():
             room = self._block_size  # what is unfinished is in the hands of workers that stand still
         return min(room, self._taker.room())
+
+    def _wastes_slot(self) -> bool:
+        """True when there is a slot for an item more, and what lies in the inbox does not fill it."""
+        wastes_slot = self._supervisor.scheduler.wastes_slot
+        if not wastes_slot(self.tag):
+            return False
+        self._supervisor.ask()
+        return wastes_slot(self.tag)
 
     def _tell_joiners(self) -> None:
         with self._quiet:

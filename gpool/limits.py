@@ -37,6 +37,9 @@ SMALLEST_PORTION = 8
 BLOCK_BYTES = 1 << 17
 """Bytes of packed items after which a block is submitted though it has not the length its run times justify."""
 
+AHEAD_BYTES = 1 << 21
+"""Bytes of items that a feed may have unfinished per slot, beyond the block that runs there."""
+
 STUCK_SECONDS = 0.010
 """A task in front that runs this long has turned out long: what was sent behind it is taken back."""
 
@@ -82,21 +85,26 @@ def ahead(mean_seconds: float) -> int:
     return min(MAX_AHEAD, int(AHEAD_SECONDS / mean_seconds))
 
 
-def block(mean_seconds: float) -> int:
-    """How many items of this mean run time make a block. Unknown (0) means one."""
+def block(mean_seconds: float, mean_bytes: float) -> int:
+    """How many items of this mean run time and size make a block. An unknown run time (0) means one."""
     if mean_seconds <= 0.0:
         return 1
-    return max(1, min(MAX_BLOCK, int(BLOCK_SECONDS / mean_seconds)))
+    return max(1, min(MAX_BLOCK, int(BLOCK_SECONDS / mean_seconds), int(BLOCK_BYTES / max(1.0, mean_bytes))))
 
 
-def ahead_of_feed(mean_seconds: float) -> int:
-    """How many items of this mean run time a feed may have unfinished per slot, beyond the block that runs there.
+def ahead_of_feed(mean_seconds: float, mean_bytes: float) -> int:
+    """How many items of this mean run time and size a feed may have unfinished per slot, beyond the block that runs.
 
     At least one, known or not: with none in the queue the tag would miss its turn whenever a general slot comes free.
     """
     if mean_seconds <= 0.0:
         return 1
-    return max(1, min(2 * MAX_BLOCK, int(AHEAD_SECONDS / mean_seconds)))
+    return max(1, min(2 * MAX_BLOCK, int(AHEAD_SECONDS / mean_seconds), int(AHEAD_BYTES / max(1.0, mean_bytes))))
+
+
+def smoothed_size(mean_bytes: float, size: float) -> float:
+    """The moving average of items' bytes after one more, or after several of that mean size."""
+    return mean_bytes + SMOOTHING * (size - mean_bytes) if mean_bytes else size
 
 
 def smoothed(mean_seconds: float, seconds: float) -> float:

@@ -333,6 +333,28 @@ def test_inv05_no_more_is_drawn_ahead_of_the_reader_than_may_be(local_pool: Make
     assert read == SHORT // 2
 
 
+BYTES_AHEAD = 4_000_000
+"""Per slot, generously."""
+
+
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
+def test_of_large_items_only_some_bytes_are_drawn_ahead(local_pool: MakePool, size: int) -> None:
+    """Their run time, next to nothing, would justify thousands."""
+    pool = local_pool(2)
+    ahead: list[int] = []
+
+    def items() -> Iterator[bytes]:
+        for _ in range(1000):
+            ahead.append(feed[0].unfinished if feed else 0)
+            yield bytes(size)
+
+    feed: list[Any] = []
+    feed.append(pool.ingest(items(), None, len, callback=lambda length: None))
+    assert feed[0].join(SECONDS)
+    assert len(ahead) == 1000
+    assert max(ahead) <= 2 * BYTES_AHEAD // size + 2
+
+
 def test_inv08_what_was_drawn_before_the_iterable_raised_is_done(local_pool: MakePool, blocks: Blocks) -> None:
     def items() -> Iterator[int]:
         yield from range(SHORT + 5)

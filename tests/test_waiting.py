@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable
 
 import psutil
+import pytest
 
 from gpool import FakeBackend, GroupedPool
+from gpool.workers import health
 
 MakePool = Callable[..., GroupedPool]
 
@@ -48,3 +50,14 @@ def test_inv17_an_idle_worker_sleeps_while_others_work(local_pool: MakePool) -> 
         pool.group("busy").submit(abs, -1).result()
     assert switches(busy) >= working + 100
     assert switches(idle) <= before + 1, "the one with which it went to sleep"
+
+
+def test_a_full_pipe_is_no_reason_to_look_at_all_processes(
+    local_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = local_pool(1)
+    looks: list[list[int]] = []
+    monkeypatch.setattr(health, "kill_descendants", lambda pids: looks.append(list(pids)))
+    futures = [pool.submit(len, bytes(100_000)) for _ in range(50)]
+    assert [future.result() for future in futures] == [100_000] * 50
+    assert looks == []

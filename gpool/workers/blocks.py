@@ -83,8 +83,10 @@ def open_item(entry: Entry) -> Sequence[Any]:
     return entry if cls is list else (entry,)
 
 
-def weight(entry: Entry) -> int:
+def weight(entry: Entry | Packed) -> int:
     """Bytes that an entry takes, roughly."""
+    if type(entry) is Packed:
+        return len(entry.body) + sum(place.size for place in entry.places)
     return len(entry[1]) if type(entry) is tuple else 8
 
 

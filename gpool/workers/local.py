@@ -276,12 +276,12 @@ class LocalBackend:
     # -- the supervisor's own thread ----------------------------------------------------------------------------
 
     def wait(self, timeout: float | None) -> None:
-        while self._doomed or self._full:
+        if self._doomed:
             self._kill_doomed()
-            while self._full:
-                line = self._full.popleft()
-                if line.process is not None and line.worker in self._lines:
-                    self._watch(line, _READ | _WRITE)
+        while self._full:
+            line = self._full.popleft()
+            if line.process is not None and line.worker in self._lines:
+                self._watch(line, _READ | _WRITE)
         self._ready = self._selector.select(self._until_overdue(timeout))
         self._kill_overdue()
 
