@@ -48,6 +48,7 @@ class MapResults:
         self._chunks: dict[int, Chunk] = {}  # by their first item, in the order in which they came
         self._entries: Iterator[Any] = iter(())  # of the chunk that is being read
         self._error: BaseException | None = None
+        self._turning = threading.Lock()  # from one chunk to the next
         self._more = threading.Condition()
         self._read = 0
         self._taken = 0  # items of the chunks begun
@@ -56,16 +57,19 @@ class MapResults:
 
     def next(self) -> Any:
         """The next result; raises what the item, or at the end the input, raised."""
-        for entry in self._entries:
-            self._read += 1
-            if self._buffersize is not None and self.feed is not None:
-                self.feed.nudge()
-            cls = type(entry)
-            return entry if cls is not tuple and cls is not Outcome else self._open(entry)
-        chunk = self._next_chunk()
-        self._taken += chunk.size
-        self._entries = iter(chunk.entries())
-        return self.next()
+        while True:
+            entries = self._entries
+            for entry in entries:
+                self._read += 1
+                if self._buffersize is not None and self.feed is not None:
+                    self.feed.nudge()
+                cls = type(entry)
+                return entry if cls is not tuple and cls is not Outcome else self._open(entry)
+            with self._turning:
+                if self._entries is entries:  # else another thread reads too, and was quicker
+                    chunk = self._next_chunk()
+                    self._taken += chunk.size
+                    self._entries = iter(chunk.entries())
 
     def _open(self, entry: Any) -> Any:
         try:

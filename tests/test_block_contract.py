@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -507,3 +507,12 @@ def test_inv08_workers_that_are_stopped_and_go_on_lose_nothing(local_pool: MakeP
     pool.ingest(range(ITEMS), None, add_one, callback=note)
     assert pool.join(SECONDS)
     assert sorted(values) == list(range(1, ITEMS + 1))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_several_threads_may_read_one_map(local_pool: MakePool, *, ordered: bool) -> None:
+    pool = local_pool(2)
+    results = (pool.map if ordered else pool.map_unordered)(abs, range(30_000))
+    with ThreadPoolExecutor(4) as readers:
+        parts = list(readers.map(list, [results] * 4))
+    assert sorted(value for part in parts for value in part) == list(range(30_000))
