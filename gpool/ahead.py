@@ -19,7 +19,7 @@ from gpool.model import BUSY, LEASED, Lease, Task, Worker
 
 def top_up(ledger: Ledger, group: GroupRecord) -> None:
     """Send ahead to the group's workers that have room, each an equal part of the backlog."""
-    if not ledger.send_ahead or group.mean_seconds > limits.AHEAD_SECONDS:
+    if not ledger.send_ahead or not limits.ahead(group.mean_seconds):
         return
     while group.roomy and group.backlog.size and group.backlog.peek().options.timeout is None:
         worker = next(iter(group.roomy))

@@ -178,10 +178,9 @@ class Feed:
         self._taker.take(chunk)
         self._settled += chunk.size
         if not self._room.is_set():
-            # Woken when half is free: fewer wakes, and what is drawn then travels together. But the other half may be
-            # in the hands of a worker that stands still.
+            # Woken when half is free: fewer wakes, and what is drawn then travels together.
             left = self.unfinished
-            if left * 2 <= self._depth or left == 0 or self._supervisor.scheduler.wastes_slot(self.tag):
+            if left * 2 <= self._depth or left == 0:
                 self._supervisor.later(self._room.set)
         if self.unfinished == 0 and self._over.is_set():
             self._supervisor.later(self._tell_joiners)
@@ -357,16 +356,18 @@ class Feed:
                 return room
             self.submit_held()
             self._room.clear()
-            if self._cancelled.is_set() or self._free_room() > 0:
-                continue
-            self._room.wait()
+            if self._taker.room() > 0:
+                self._supervisor.pausing.add(self)  # first, so that each change is seen by one of them
+            if not self._cancelled.is_set() and self._free_room() <= 0:
+                self._room.wait()
+            self._supervisor.pausing.discard(self)
         return 0
 
     def _free_room(self) -> int:
-        room = self._depth - self.unfinished
-        if room <= 0 and self._wastes_slot():
+        room, most = self._depth - self.unfinished, self._taker.room()
+        if room <= 0 < most and self._wastes_slot():
             room = self._block_size  # what is unfinished is in the hands of workers that stand still
-        return min(room, self._taker.room())
+        return min(room, most)
 
     def _wastes_slot(self) -> bool:
         """True when there is a slot for an item more, and what lies in the inbox does not fill it."""

@@ -25,7 +25,10 @@ MAX_AHEAD = 256
 AHEAD_SECONDS = 0.004
 """Work, by measured run time, that may be sent ahead: a few scheduler ticks, so taking it back is rare."""
 
-BLOCK_SECONDS = 0.002
+FEED_SECONDS = 0.020
+"""Work, by measured run time, that a feed may have unfinished per slot, beyond the block that runs there."""
+
+BLOCK_SECONDS = 0.008
 """Work, by measured run time, that makes a block of a feed's items."""
 
 MAX_BLOCK = 2048
@@ -80,9 +83,9 @@ def retry_delay(task: int, attempt: int) -> float:
 
 def ahead(mean_seconds: float) -> int:
     """How many tasks of this mean run time may be sent ahead to one worker. Unknown (0) means none."""
-    if mean_seconds <= 0.0:
+    if not 0.0 < mean_seconds <= STUCK_SECONDS:
         return 0
-    return min(MAX_AHEAD, int(AHEAD_SECONDS / mean_seconds))
+    return max(1, min(MAX_AHEAD, int(AHEAD_SECONDS / mean_seconds)))
 
 
 def block(mean_seconds: float, mean_bytes: float) -> int:
@@ -99,7 +102,7 @@ def ahead_of_feed(mean_seconds: float, mean_bytes: float) -> int:
     """
     if mean_seconds <= 0.0:
         return 1
-    return max(1, min(2 * MAX_BLOCK, int(AHEAD_SECONDS / mean_seconds), int(AHEAD_BYTES / max(1.0, mean_bytes))))
+    return max(1, min(2 * MAX_BLOCK, int(FEED_SECONDS / mean_seconds), int(AHEAD_BYTES / max(1.0, mean_bytes))))
 
 
 def smoothed_size(mean_bytes: float, size: float) -> float:

@@ -70,6 +70,8 @@ from gpool.workers.wire import Frame
 class Feeding(Protocol):
     """What the supervisor needs to know of a feed."""
 
+    tag: Hashable
+
     @property
     def is_wanted(self) -> bool: ...
     def submit_held(self) -> None: ...
@@ -114,6 +116,7 @@ class Supervisor:
         self.room = backend.room
         self.feeds: set[Feeding] = set()  # that may draw
         self.holding: set[Feeding] = set()  # that hold items not submitted yet
+        self.pausing: set[Feeding] = set()  # that draw nothing because they have enough unfinished
         self._all_feeds: weakref.WeakSet[Feeding] = weakref.WeakSet()
         self._listeners = tuple(listeners)
         self._backend = backend
@@ -493,7 +496,13 @@ class Supervisor:
     # -- with the turn held ---------------------------------------------------------------------------------------
 
     def _before_turn_ends(self) -> None:
-        """Wake the supervisor's thread if it would sleep for too long."""
+        """Wake the supervisor's thread if it would sleep for too long, and feeds that pause while a slot is free.
+
+        What they have unfinished may be in the hands of a worker that stands still.
+        """
+        for feed in tuple(self.pausing):
+            if self.scheduler.wastes_slot(feed.tag):
+                self._turn.later(feed.nudge)
         timer = self.scheduler.next_timer
         if (timer is not None and timer < self._waiting_until) or self.closed.is_set():
             self._backend.wake()

@@ -10,6 +10,7 @@ import functools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from gpool import GroupedPool, PayloadError, TaskTimeout, WorkerCrashed
-from gpool.workers.backend import Taken
+from gpool import FakeBackend, GroupedPool, PayloadError, TaskTimeout, WorkerCrashed
+from gpool.workers.backend import Settings, Taken
 from gpool.workers.boards import Board, Kept
 from gpool.workers.local import LocalBackend
 from gpool.workers.payload import Call
@@ -331,6 +332,48 @@ def test_inv05_no_more_is_drawn_ahead_of_the_reader_than_may_be(local_pool: Make
         assert drawn <= read + 1 + buffersize, "this one has been read"
         read += 1
     assert read == SHORT // 2
+
+
+class StandingStill(FakeBackend):
+    """Nothing can be taken back from its workers."""
+
+    def __init__(self) -> None:
+        super().__init__(auto=False)
+        self.told: SimpleQueue[tuple[str, int]] = SimpleQueue()
+
+    def start(self, worker: int, settings: Settings) -> None:
+        super().start(worker, settings)
+        self.told.put(("start", worker))
+
+    def send(self, worker: int, calls: Sequence[tuple[int, Call]]) -> None:
+        super().send(worker, calls)
+        self.told.put(("send", worker))
+
+    def recall(self, worker: int, keep: int) -> Taken:
+        return Taken(refused=True)
+
+    def until(self, what: str, worker: int) -> None:
+        while self.told.get(timeout=SECONDS) != (what, worker):
+            pass
+
+
+def test_inv05_a_feed_with_enough_unfinished_draws_for_a_slot_that_comes_free() -> None:
+    backend = StandingStill()
+    with GroupedPool(2, backend=backend) as pool:
+        feed = pool.ingest(range(1_000_000), None, abs, callback=id)
+        try:
+            backend.until("start", 2)
+            backend.ready(1)
+            backend.until("send", 1)
+            backend.run(1, 0.000_001)
+            while feed not in pool._supervisor.pausing:
+                time.sleep(0.001)
+            backend.ready(2)
+            backend.until("send", 2)
+        finally:
+            feed.cancel()
+            backend.auto = True
+            backend.wake()
 
 
 BYTES_AHEAD = 4_000_000
