@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("results", type=Path, metavar="RESULTS.json", help="what run.py --json has written")
     options = parser.parse_args()
     run, everything = read(options.results)
-    print("\n".join(page(run, everything, options.results.name)))
+    print("\n".join(page(run, everything, str(options.results))))
     return 0
 
 

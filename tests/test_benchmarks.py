@@ -62,3 +62,10 @@ def test_page_is_made_of_what_was_written(tmp_path: Path) -> None:
     text = "\n".join(page(again, everything, path.name))
     for piece in ("a machine", "a command", "12,345", "2.86 – MISSED", "loky, round 1", "not installed: pebble"):
         assert piece in text
+
+
+def test_the_page_in_the_docs_is_what_its_figures_give() -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    assert "\n".join(page(*read(docs / "performance.json"), "docs/performance.json")) + "\n" == (
+        docs / "performance.md"
+    ).read_text(encoding="utf-8")

@@ -27,7 +27,13 @@ FLOODS: dict[str, tuple[Callable[[float], object], float]] = {
 }
 
 
-NO_CORE = f"The flood fills the cores, and who waits for one is the system's to say: see the row of the {BARE}."
+SLICES = (
+    "Most probes begin as soon as on an idle pool. In the others, so the system's trace says, the supervisor's thread "
+    "or the worker just woken stands in its core's run queue behind a task of the flood until that one's slice of "
+    "some milliseconds ends. The bare pair serves no flood, so it has used little of its core and gets it at once."
+)
+BUSY_PARENT = "The flood keeps the parent busy as well, whose threads share one interpreter lock."
+WHY = {"sleeping": "", "spinning": SLICES, "doing nothing": f"{SLICES} {BUSY_PARENT}"}
 
 
 def run(contender: str, quick: bool) -> Rows:
@@ -110,8 +116,5 @@ WORKLOAD = Workload(
         *(Metric(f"p{p} ÷ idle", 2, False) for p in (50, 99)),
     ),
     run=run,
-    marks=tuple(
-        Mark("p99 ÷ idle", of=f"gpool, flood {name}", most=1.3, why=NO_CORE if name == "spinning" else "")
-        for name in FLOODS
-    ),
+    marks=tuple(Mark("p99 ÷ idle", of=f"gpool, flood {name}", most=1.3, why=WHY[name]) for name in FLOODS),
 )
