@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from benchmarks.measure import Mark, Results
+    from benchmarks.measure import Results
     from benchmarks.record import Run
 
 TOP = """\
@@ -96,21 +96,24 @@ def section(results: Results) -> Iterator[str]:
         yield f"![{workload.name}](plots/{workload.name}.svg)\n"
     yield from markdown(table(results))
     yield ""
-    notes = [*(missed(results, mark) for mark in workload.marks), *(f"Failed: {each}." for each in results.failures)]
+    notes = [*missed(results), *(f"Failed: {each}." for each in results.failures)]
     if results.skipped:
         notes.append(f"Skipped, as not installed: {', '.join(results.skipped)}.")
-    if notes := [f"- {note}" for note in notes if note]:
+    if notes := [f"- {note}" for note in notes]:
         yield "\n".join(notes) + "\n"
 
 
-def missed(results: Results, mark: Mark) -> str:
-    """A line on a mark that was not reached; nothing on one that was."""
+def missed(results: Results) -> Iterator[str]:
+    """A line on the marks that were not reached for the same reason."""
     from benchmarks.measure import verdict
 
-    value = results.judge(mark)
-    if value is not None and mark.holds(value):
-        return ""
-    return f"{mark}: {verdict(results, mark)}{f'. {mark.why}' if mark.why else ''}"
+    by_reason: dict[str, list[str]] = {}
+    for mark in results.workload.marks:
+        value = results.judge(mark)
+        if value is None or not mark.holds(value):
+            by_reason.setdefault(mark.why, []).append(f"{mark}: {verdict(results, mark)}")
+    for why, marks in by_reason.items():
+        yield f"{'; '.join(marks)}{f'. {why}' if why else ''}"
 
 
 def markdown(rows: list[list[str]], words: int = 1) -> Iterator[str]:
