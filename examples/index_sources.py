@@ -253,7 +253,7 @@ def print_groups(pool: GroupedPool, index: Index, clerk: Clerk) -> None:
         "webserver": clerk.waits("webserver"),
         "processors": [report.waited for report in index.reports],
     }
-    print_row("", "", "", "", "peak", "waited, milliseconds", "")
+    print_row("", "", "", "", "peak", "waited,", "in ms", "")
     print_row("group", "slots", "tasks", "failed", "burst", "p50", "p90", "p99")
     for tag, group in stats.groups.items():
         tasks = group.done + group.failed + group.lost
