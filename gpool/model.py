@@ -166,7 +166,8 @@ class Group:
         initargs: its arguments.
         env: environment variables set in the worker before anything of the user's is imported.
         nice: added to the worker's niceness.
-        memory_limit: bytes of RSS of a worker's process tree, without shared memory, above which its task fails.
+        memory_limit: bytes of RSS of a worker's process tree, without shared memory, above which its task fails. What a
+            process has inherited from the one that forked it counts as its own.
         recycle_memory: bytes of RSS above which a worker is replaced when it has finished its task.
         max_tasks_per_child: tasks after which a worker is replaced.
         start_timeout: seconds a worker may take to start and run its initializer before it is killed; None: any.

@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 from time import monotonic, sleep
 
+import psutil
+
 from benchmarks.torment.books import Account, Audit, Books, audit
 from benchmarks.torment.leaks import belongings, leaks_since
 from benchmarks.torment.orders import MEMORY_LIMIT
@@ -89,11 +91,13 @@ class Round:
         return result
 
     def _make_pool(self) -> GroupedPool:
+        # What a forked worker has of the program's memory counts as its own.
+        inherited = psutil.Process().memory_info().rss if self._method == "fork" else 0
         groups: dict[Hashable, int | Group] = {
             "web": 1,
             "work": Group(1, max_tasks_per_child=7),
             "own": Group(1, initializer=initialize, initargs=("own",)),
-            "memory": Group(1, memory_limit=MEMORY_LIMIT, weight=3),
+            "memory": Group(1, memory_limit=MEMORY_LIMIT + inherited, weight=3),
             None: 2,
         }
         return GroupedPool(
