@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -128,19 +128,17 @@ class Books:
 
     def begun(self) -> dict[int, list[int]]:
         """The pids of each task's begun attempts, as the workers noted them."""
-        begun: dict[int, list[int]] = defaultdict(list)
-        for line in self.record.read_text().splitlines():
-            number, pid = map(int, line.split())
-            begun[number].append(pid)
-        return begun
+        return gathered(self._begins())
 
     def begun_by(self) -> dict[int, list[int]]:
         """By pid, the tasks that each worker began, in order."""
-        begun: dict[int, list[int]] = defaultdict(list)
+        return gathered((pid, number) for number, pid in self._begins())
+
+    def _begins(self) -> Iterator[tuple[int, int]]:
+        """Each begun attempt's task and pid."""
         for line in self.record.read_text().splitlines():
             number, pid = map(int, line.split())
-            begun[pid].append(number)
-        return begun
+            yield number, pid
 
     def pool_ends(self) -> Counter[object]:
         """How often each of the pool's tasks ended, by its listener."""
@@ -151,6 +149,14 @@ class Books:
         for pid, numbers in self.begun_by().items():
             if any(self.accounts[number].kind == "close all" for number in numbers):
                 self.killed.add(pid)
+
+
+def gathered(pairs: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
+    """What comes with each first number, in order."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for first, second in pairs:
+        found[first].append(second)
+    return found
 
 
 def is_end(state: State) -> bool:

@@ -150,20 +150,17 @@ class Stream:
             if number in dealt:
                 dealt[number].raised(error)
             elif self.drawn:
-                before = (
-                    f"; its worker began {self._begun(begun_by[error.pid or 0])}"
-                    if isinstance(error, WorkerCrashed)
-                    else ""
-                )
-                self.drawn[0].wrong.append(f"an error that fits no task of its {self.route}: {error!r}{before}")
+                what = f"an error that fits no task of its {self.route}: {error!r}"
+                if isinstance(error, WorkerCrashed):
+                    what += f"; its worker began {self._named(begun_by[error.pid or 0][-10:])}"
+                self.drawn[0].wrong.append(what)
         left = [account for account in left if not account.ends]
         for account in left[: self.given_up]:
             account.may_cancel = account.uncertain = True
             account.ended(CANCELLED)
 
-    def _begun(self, numbers: list[int]) -> str:
-        """What a worker began last."""
-        return ", ".join(f"{number} ({self._books.accounts[number].kind})" for number in numbers[-10:])
+    def _named(self, numbers: list[int]) -> str:
+        return ", ".join(f"{number} ({self._books.accounts[number].kind})" for number in numbers)
 
 
 def fit(
