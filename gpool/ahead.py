@@ -32,9 +32,12 @@ def top_up(ledger: Ledger, group: GroupRecord) -> None:
 
 
 def note_room(worker: Worker, group: GroupRecord) -> bool:
-    """Note whether the worker could be sent more: worth while when half is gone, called for when little is left."""
+    """Note whether the worker could be sent more: worth while when half is gone, called for when little is left.
+
+    Where one may be sent ahead it is both as soon as the worker has begun the last one.
+    """
     held, most = len(worker.leases), limits.ahead(group.mean_seconds)
-    if held * 2 > most:
+    if not most or held > max(1, most // 2):
         return False
     group.roomy[worker] = None
     if held * 8 <= max(8, most):

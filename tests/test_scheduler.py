@@ -204,6 +204,15 @@ def test_inv05_no_more_is_sent_ahead_than_run_times_justify() -> None:
     assert len(machine.processes[1].waiting) == limits.ahead(0.001) == 4
 
 
+def test_a_worker_that_may_have_one_task_ahead_gets_the_next_as_it_begins_that() -> None:
+    machine = Machine({"a": 1, None: 0})
+    machine.submit("a")
+    machine.ended("a1", seconds=0.009)
+    assert machine.submit_many("a", 4) == ["w1 runs a2", "w1 ahead a3"]
+    assert machine.ended("a2", seconds=0.009) == ["a2 returned", "w1 ahead a4"]
+    assert machine.ended("a3", seconds=0.009) == ["a3 returned", "w1 ahead a5"]
+
+
 def test_inv05_nothing_is_sent_ahead_while_a_free_slot_could_take_it() -> None:
     machine = machine_with_short_tasks({"a": 3, None: 0}, "a")
     words = machine.submit_many("a", 5)
