@@ -62,6 +62,13 @@ class Answer(NamedTuple):
     task: Task
 
 
+class Withdraw(NamedTuple):
+    """The item at this place of the task, counted from the first that has not ended, was cancelled."""
+
+    task: Task
+    item: int
+
+
 class Settle(NamedTuple):
     """The task has ended for good."""
 
@@ -85,4 +92,4 @@ class Close(NamedTuple):
 new_dispatch = Dispatch._make
 new_settle = Settle._make
 
-Action: TypeAlias = Start | Dispatch | Recall | Stop | Kill | Begin | Split | Answer | Settle | Break | Close
+Action: TypeAlias = Start | Dispatch | Recall | Stop | Kill | Begin | Split | Answer | Withdraw | Settle | Break | Close

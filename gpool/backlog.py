@@ -104,6 +104,10 @@ class Backlog:
             level.returned = [each for each in level.returned if each[1].state is QUEUED]
             heapq.heapify(level.returned)
 
+    def shrink(self) -> None:
+        """A queued task has one item less."""
+        self.items -= 1
+
     def tasks(self) -> list[Task]:
         """All queued tasks in order."""
         found: list[Task] = []

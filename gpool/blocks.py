@@ -133,6 +133,10 @@ def _one_call(entry: Entry) -> bytes:
     return pickle.dumps(tuple(entry) if type(entry) is list else (entry,), pickle.HIGHEST_PROTOCOL)
 
 
+def copied(outcome: Outcome) -> Outcome:
+    """An exception object of its own: whoever catches one may change it."""
+    return Outcome(None, copy.copy(outcome.error))
+
+
 def _copies(outcome: Outcome, count: int) -> list[Outcome]:
-    """An exception object for each item: whoever catches one may change it."""
-    return [outcome, *(Outcome(None, copy.copy(outcome.error)) for _ in range(count - 1))]
+    return [outcome, *(copied(outcome) for _ in range(count - 1))]

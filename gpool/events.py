@@ -19,10 +19,14 @@ class SubmitAsked(NamedTuple):
 
 
 class CancelAsked(NamedTuple):
-    """Give up a task; a running one only when ``kill`` is set."""
+    """Give up a task; a running one only when ``kill`` is set.
+
+    With ``item``, only that one of a block, counted from the first that has not ended.
+    """
 
     task: int
     kill: bool = False
+    item: int | None = None
 
 
 class ResizeAsked(NamedTuple):
@@ -78,7 +82,7 @@ new_ended = Ended._make
 class Progressed(NamedTuple):
     """Items of a block ended by themselves, ``failed`` of them by raising; ``final``: no more of its items will.
 
-    ``seconds`` is for how long the block has been worked on.
+    ``seconds`` is for how long the block has been worked on, ``each`` for how long an item of it on the average.
     """
 
     worker: int
@@ -87,6 +91,7 @@ class Progressed(NamedTuple):
     failed: int
     final: bool
     seconds: float = 0.0
+    each: float = 0.0
 
 
 class Recalled(NamedTuple):

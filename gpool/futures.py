@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as StockFuture
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
@@ -21,14 +21,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gpool.interrupts import wait_for
-from gpool.model import Task
+from gpool.model import Options, Task, TaskState
 from gpool.outcome import Outcome, new_outcome
+from gpool.workers.blocks import Entry
 from gpool.workers.payload import NO_CALL, open_outcome
 from gpool.workers.wire import VALUE, Frame
 
 if TYPE_CHECKING:
+    from gpool.batches import Batch
     from gpool.supervisor import Supervisor
     from gpool.workers.payload import Call
+
+Later = Callable[[Callable[[], object]], object]
+"""Takes what wakes somebody, to be called when the turn is over."""
 
 T = TypeVar("T")
 
@@ -47,20 +52,29 @@ class Future(StockFuture[T]):
 
     Besides the standard library's methods it has those of ``multiprocessing``'s ``AsyncResult``: ``get``,
     ``ready`` and ``successful``; and ``cancel(kill=True)``.
+
+    Attributes:
+        tag, options, name: what was asked for.
+        call: what to run; forgotten when it has ended.
+        unit: what the scheduler knows it by: a task of its own, or a batch that it travels in; None until it does.
+        follow_up: called under the turn when it has settled.
     """
 
     _state: str
 
-    def __init__(self, task: Task, call: Call, owner: Supervisor) -> None:
+    def __init__(self, tag: Hashable, options: Options, name: str, call: Call, owner: Supervisor) -> None:
         # The stock constructor would make what is made on demand here.
         self._state = PENDING
         self._result = None
         self._exception = None
-        self._sealed: object = None  # the worker's answer as it came, or _OPENING
-        self._task = task
+        self._sealed: object = None  # the kind and body of the worker's answer, or _OPENING
+        self.tag = tag
+        self.options = options
+        self.name = name
         self.call = call
+        self.unit: Task | Batch | None = None
+        self.follow_up: Callable[[Future[T]], object] | None = None
         self._owner: Supervisor | None = owner
-        self._follow_up: Callable[[Future[T]], object] | None = None
         self._has_made = False  # something on demand; to look for it would make a dictionary of the attributes
 
     def __getattr__(self, name: str) -> Any:
@@ -72,16 +86,24 @@ class Future(StockFuture[T]):
             return self.__dict__.setdefault(name, make())
 
     def __repr__(self) -> str:
-        return f"<Future of {self._task.name!r} under {self._task.tag!r}: {self._word()}>"
+        return f"<Future of {self.name!r} under {self.tag!r}: {self._word()}>"
 
     def _word(self) -> str:
-        if self._state == PENDING:
-            return self._task.state.value
-        return "ended" if self._state == FINISHED else "cancelled"
+        if self._state != PENDING:
+            return "ended" if self._state == FINISHED else "cancelled"
+        if isinstance(self.unit, Task):
+            state = self.unit.state
+        else:
+            state = TaskState.RUNNING if self.running() else TaskState.QUEUED
+        word: str = state.value
+        return word
 
     def running(self) -> bool:
         """True once the task was begun and until it has ended, between two attempts too."""
-        return self._state == PENDING and self._task.attempt > 0
+        unit = self.unit
+        if self._state != PENDING or unit is None:
+            return False
+        return unit.attempt > 0 if isinstance(unit, Task) else unit.has_begun(self)
 
     def cancel(self, kill: bool = False) -> bool:
         """Give the task up if it has not begun; with ``kill``, a running one too, by killing its worker.
@@ -90,7 +112,7 @@ class Future(StockFuture[T]):
         """
         owner = self._owner
         if self._state == PENDING and owner is not None:
-            owner.cancel(self._task, kill)
+            owner.cancel(self, kill)
         return self.cancelled()
 
     def done(self) -> bool:
@@ -130,8 +152,8 @@ class Future(StockFuture[T]):
 
     @property
     def never_ran(self) -> bool:
-        """True when it has ended and no attempt was ever begun."""
-        return self.done() and self._task.attempt == 0
+        """True when it has ended, was a task of its own, and no attempt of that was ever begun."""
+        return self.done() and isinstance(self.unit, Task) and self.unit.attempt == 0
 
     def get(self, timeout: float | None = None) -> T:
         """``result`` by its ``AsyncResult`` name."""
@@ -167,9 +189,7 @@ class Future(StockFuture[T]):
         """Only the pool settles a pool's future."""
         self.set_running_or_notify_cancel()
 
-    def settle(
-        self, verdict: Outcome | Frame | None, later: Callable[[Callable[[], object]], object]
-    ) -> Sequence[Callable[..., object]]:
+    def settle(self, verdict: Outcome | Frame | None, later: Later) -> Sequence[Callable[..., object]]:
         """The pool's word on it; None means cancelled. Returns the done-callbacks still to be run.
 
         ``later`` is given what wakes the waiters there are; who comes after them sees that it has settled.
@@ -179,24 +199,33 @@ class Future(StockFuture[T]):
         with _lock:
             if self._state != PENDING:
                 raise RuntimeError(f"{self!r} has been settled before")
-            self.call, self._owner = NO_CALL, None
             if type(verdict) is Outcome:
                 self._result, self._exception = verdict
-            else:
-                self._sealed = verdict
+            elif verdict is not None:
+                self._sealed = verdict.kind, verdict.body  # type: ignore[union-attr]
+            self.call, self._owner = NO_CALL, None
             self._state = CANCELLED_AND_NOTIFIED if verdict is None else FINISHED
-            if not self._has_made:
-                return ()
-            made = self.__dict__
-            if "_condition" in made or "_waiters" in made:
-                later(partial(self._wake, tuple(made.get("_waiters", ())), verdict))
-            callbacks: Sequence[Callable[..., object]] = made.pop("_done_callbacks", ())
+            return self._told(later) if self._has_made else ()
+
+    def _told(self, later: Later) -> Sequence[Callable[..., object]]:
+        """What is to be done for those who asked before it settled; to be called under the lock."""
+        made = self.__dict__
+        if "_condition" in made or "_waiters" in made:
+            sealed = self._sealed
+            ok = self._exception is None if sealed is None else sealed[0] == VALUE  # type: ignore[index]
+            later(partial(self._wake, tuple(made.get("_waiters", ())), ok))
+        callbacks: Sequence[Callable[..., object]] = made.pop("_done_callbacks", ())
         return callbacks
 
-    def _wake(self, waiters: tuple[Any, ...], verdict: Outcome | Frame | None) -> None:
+    def _wake(self, waiters: tuple[Any, ...], ok: bool) -> None:
         with _lock:
-            for waiter in waiters:
-                _tell(waiter, self, verdict)
+            for waiter in waiters:  # the standard library's; some wait for the first failure only
+                if self._state != FINISHED:
+                    waiter.add_cancelled(self)
+                elif ok:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
             self._condition.notify_all()
 
     def _open(self) -> None:
@@ -204,18 +233,17 @@ class Future(StockFuture[T]):
         with _lock:
             while self._sealed is _OPENING:
                 self._condition.wait()
-            frame = self._sealed
-            if frame is None:
+            sealed = self._sealed
+            if sealed is None:
                 return
             self._sealed = _OPENING
         outcome = None
         try:
-            assert isinstance(frame, Frame)
-            outcome = open_outcome(frame.kind, frame.body)
+            outcome = open_outcome(*sealed)  # type: ignore[misc]
         finally:
             with _lock:
                 if outcome is None:
-                    self._sealed = frame  # Ctrl-C: whoever asks next tries again
+                    self._sealed = sealed  # Ctrl-C: whoever asks next tries again
                 else:
                     self._result, self._exception = outcome
                     self._sealed = None
@@ -232,14 +260,22 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def _tell(waiter: Any, future: Future[Any], verdict: Outcome | Frame | None) -> None:
-    """Tell one of the standard library's waiters; some wait for the first failure only."""
-    if verdict is None:
-        waiter.add_cancelled(future)
-    elif verdict.error is None if type(verdict) is Outcome else verdict.kind == VALUE:  # type: ignore[union-attr]
-        waiter.add_result(future)
-    else:
-        waiter.add_exception(future)
+def settle_all(
+    futures: Sequence[Future[Any]], answers: Sequence[Entry], later: Later
+) -> Sequence[tuple[Future[Any], Sequence[Callable[..., object]]]]:
+    """``settle`` each of several with a worker's answer to it; returns those that have done-callbacks, with these."""
+    told = []
+    with _lock:
+        for future, answer in zip(futures, answers, strict=True):
+            if type(answer) is tuple:
+                future._sealed = answer
+            else:
+                future._result = answer
+            future.call, future._owner = NO_CALL, None
+            future._state = FINISHED
+            if future._has_made and (callbacks := future._told(later)):
+                told.append((future, callbacks))
+    return told
 
 
 def _call_back(fn: Callable[..., object], future: Future[Any]) -> None:

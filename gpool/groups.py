@@ -100,6 +100,7 @@ class GroupRecord:
         "hungry",
         "idle",
         "index",
+        "item_seconds",
         "kind",
         "lost",
         "mean_seconds",
@@ -135,7 +136,8 @@ class GroupRecord:
         self.hungry: WorkerSet = {}
         self.vtime = 0.0
         self.charged = 0.0
-        self.mean_seconds = 0.0
+        self.mean_seconds = 0.0  # of a task, be it a block
+        self.item_seconds = 0.0  # of an item of a block, or of a task that is none
         self.failures = 0
         self.crashes = 0
         self.blocked_until = 0.0
@@ -182,6 +184,10 @@ class GroupRecord:
     def learn(self, seconds: float) -> None:
         """Take one measured run time of a task, be it a block, into the moving average."""
         self.mean_seconds = limits.smoothed(self.mean_seconds, seconds)
+
+    def learn_item(self, seconds: float) -> None:
+        """Take one measured run time of an item into the moving average."""
+        self.item_seconds = limits.smoothed(self.item_seconds, seconds)
 
     def tally(self, verdict: Verdict, items: int) -> None:
         """Count a task that ended, or what had not ended of a block."""

@@ -18,7 +18,8 @@ from itertools import count
 from typing import NamedTuple
 
 from gpool import limits
-from gpool.actions import Action, Begin, Kill, Recall, Split, Start, Stop, new_settle
+from gpool.actions import Action, Begin, Kill, Recall, Split, Start, Stop, Withdraw, new_settle
+from gpool.events import CancelAsked
 from gpool.fairness import Contenders
 from gpool.groups import GroupRecord, WorkerSet
 from gpool.model import (
@@ -70,7 +71,7 @@ class Ledger:
         listening: whether ``transitions`` are kept.
         dropped: messages that quoted a lease nobody holds.
         untidy: groups to be reconciled before the event is done with.
-        cancelling: sent-ahead tasks being taken back to be cancelled; True if they are to be killed where begun.
+        cancelling: sent-ahead tasks being taken back to be cancelled, whole or one item of them.
         ahead_groups: groups with ``ahead`` workers. ahead_in_general: those of them in general slots.
     """
 
@@ -91,7 +92,7 @@ class Ledger:
         self.dropped = 0
         self.send_ahead = send_ahead
         self.untidy: dict[GroupRecord, None] = {}
-        self.cancelling: dict[Task, bool] = {}
+        self.cancelling: dict[Task, CancelAsked] = {}
         self.ahead_groups: dict[GroupRecord, None] = {}
         self.ahead_in_general: dict[GroupRecord, WorkerSet] = {}
         self._worker_ids = count(1)
@@ -168,7 +169,19 @@ class Ledger:
             part.state, part.attempt, part.started = task.state, task.attempt, task.started
             part.lease, lease.task, task.lease = lease, part, None
         self.actions.append(Split(task, part))
+        asked = self.cancelling.get(task)
+        if asked is not None and asked.item is not None:
+            if asked.item < size:
+                self.cancelling[part] = self.cancelling.pop(task)
+            else:
+                self.cancelling[task] = asked._replace(item=asked.item - size)
         return part
+
+    def withdraw(self, task: Task, item: int) -> None:
+        """Cancel one item of a block that is queued and goes on."""
+        task.size -= 1
+        self.groups[task.tag].tally(Verdict.CANCELLED, 1)
+        self.actions.append(Withdraw(task, item))
 
     def abandon(self, task: Task, verdict: Verdict) -> None:
         """End a task wherever it is."""

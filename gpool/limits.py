@@ -25,6 +25,9 @@ MAX_AHEAD = 256
 AHEAD_SECONDS = 0.004
 """Work, by measured run time, that may be sent ahead: a few scheduler ticks, so taking it back is rare."""
 
+WORTH_SECONDS = 20e-6
+"""Work, by measured run time, that is worth sending to a worker that has not run out: what sending it costs."""
+
 FEED_SECONDS = 0.020
 """Work, by measured run time, that a feed may have unfinished per slot, beyond the block that runs there."""
 

@@ -1,6 +1,6 @@
 """The performer: what the scheduler decides, done.
 
-Owns the futures and blocks of tasks that have not ended, and what they are told. It hands the scheduler an event,
+Owns what is told how a task ended: a future, a block, or a batch of futures. It hands the scheduler an event,
 performs the actions on them and on the backend, and hands it what comes of that at once. All of it under the
 supervisor's turn; who calls here has it.
 
@@ -10,24 +10,26 @@ An action that fails breaks the pool in the open: every future ends, with the fa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from gpool.actions import Answer, Begin, Break, Close, Dispatch, Kill, Recall, Settle, Split, Start, Stop
+from gpool import limits
+from gpool.actions import Answer, Begin, Break, Close, Dispatch, Kill, Recall, Settle, Split, Start, Stop, Withdraw
+from gpool.batches import Batch, parties
 from gpool.blocks import Block
 from gpool.delivery import Courier, logger
 from gpool.errors import PoolError
-from gpool.events import Event, Recalled, SubmitAsked, WorkerExited
+from gpool.events import CancelAsked, Event, Recalled, SubmitAsked, WorkerExited
 from gpool.futures import Future
-from gpool.model import Verdict
+from gpool.model import Task, Verdict
 from gpool.outcome import Outcome, raised
 from gpool.scheduler import Scheduler, Transition
 from gpool.verdicts import Verdicts
 from gpool.workers.backend import Backend, Exited, Sample, Settings
 from gpool.workers.wire import Frame
 
-Unended = Future[Any] | Block
+Unit = Future[Any] | Block | Batch
 """What is told how a task ended."""
 
 
@@ -68,7 +70,8 @@ class Performer:
         settings: Callable[[int], Settings],
         listening: bool,
     ) -> None:
-        self.futures: dict[int, Unended] = {}
+        self.unended: set[Future[Any]] = set()  # those in the inbox too
+        self.units: dict[int, Unit] = {}  # by task
         self.verdicts = Verdicts()
         self.samples: Mapping[int, Sample] = {}
         self.transitions: deque[Transition] = deque()
@@ -78,20 +81,49 @@ class Performer:
         self._clock = clock
         self._settings = settings
         self._listening = scheduler.listening = listening
-        self._blocks: set[Block] = set()  # those of ``futures`` that are none
+        self._blocks: set[Block] = set()
         self._report: Frame | Exited | None = None
         self._failure: BaseException | None = None
 
     @property
     def pending(self) -> int:
         """Tasks that have not ended. Any thread may ask."""
-        blocks = tuple(self._blocks)
-        return len(self.futures) - len(blocks) + sum(block.task.size for block in blocks)
+        return len(self.unended) + sum(block.task.size for block in tuple(self._blocks))
 
-    def note(self, block: Block) -> None:
-        """A block is to be told how its task ends."""
-        self.futures[block.task.id] = block
-        self._blocks.add(block)
+    def note(self, unit: Unit, task: Task) -> None:
+        """This is to be told how the task ends."""
+        self.units[task.id] = unit
+        if isinstance(unit, Future):
+            unit.unit = task
+        elif isinstance(unit, Block):
+            self._blocks.add(unit)
+
+    def admit(self, futures: Sequence[Future[Any]], task_ids: Iterator[int]) -> list[Task]:
+        """Make tasks of submissions, as few as may be."""
+        tasks: list[Task] = []
+        for party in parties(futures, self._party_size):
+            first, size = party[0], len(party)
+            task = Task(next(task_ids), first.tag, first.options, first.name, size=size)
+            self.note(first if size == 1 else Batch(task, party, self), task)
+            tasks.append(task)
+        return tasks
+
+    def _party_size(self, tag: Hashable) -> int:
+        return limits.block(self._scheduler.groups[tag].item_seconds, 0.0)
+
+    def disown(self, future: Future[Any]) -> None:
+        """Forget a future that never got as far as the inbox."""
+        if future.unit is None:
+            self.unended.discard(future)
+            self._overseer.notify()
+
+    def cancel(self, future: Future[Any], kill: bool) -> None:
+        """Cancel a submission if the machine allows it."""
+        unit = future.unit
+        if isinstance(unit, Batch) and future in unit.futures:
+            self.handle(CancelAsked(unit.task.id, kill, unit.futures.index(future)))
+        elif isinstance(unit, Task):
+            self.handle(CancelAsked(unit.id, kill))
 
     def handle(self, event: Event, report: Frame | Exited | None = None) -> None:
         """Let the scheduler decide, and do what it says; what that leads to at once is handled first of all.
@@ -125,15 +157,16 @@ class Performer:
         self._overseer.shut()
 
     def _end_all(self, error: BaseException) -> None:
-        futures = list(self.futures.values())
-        self.futures.clear()
+        ends: list[Future[Any] | Block] = [*self._blocks, *self.unended]
+        self.units.clear()
         self._blocks.clear()
-        for future in futures:
-            if future.done():
+        for each in ends:
+            if each.done():
                 continue
             failure = PoolError(f"the pool failed: {error!r}; see the cause, and make a new one")
             failure.__cause__ = error
-            self._finish(future, raised(failure))
+            self._tell(each, raised(failure))
+        self._overseer.notify()
 
     # Actions, one method each. What one returns is handled before anything else.
 
@@ -146,8 +179,8 @@ class Performer:
         return None
 
     def _dispatch(self, action: Dispatch) -> None:
-        futures = self.futures
-        self._backend.send(action.worker.id, [(lease.number, futures[lease.task.id].call) for lease in action.leases])
+        units = self.units
+        self._backend.send(action.worker.id, [(lease.number, units[lease.task.id].call) for lease in action.leases])
 
     def _recall(self, action: Recall) -> Event:
         return Recalled(action.worker.id, *self._backend.recall(action.worker.id, action.keep))
@@ -163,26 +196,35 @@ class Performer:
         self._backend.kill(worker.id, stack=worker.doom is not Verdict.CANCELLED)
 
     def _begin_task(self, action: Begin) -> None:
-        future = self.futures[action.task.id]
-        if isinstance(future, Future) and future._follow_up is not None:
-            future._follow_up(future)
+        unit = self.units[action.task.id]
+        if isinstance(unit, Future) and unit.follow_up is not None:
+            unit.follow_up(unit)
 
     def _split(self, action: Split) -> None:
-        block = self.futures[action.task.id]
-        assert isinstance(block, Block)
-        self.note(block.split(action.part))
+        self.note(self._several(action.task).split(action.part), action.part)
+
+    def _withdraw(self, action: Withdraw) -> None:
+        batch = self._several(action.task)
+        assert isinstance(batch, Batch)
+        batch.withdraw(action.item)
 
     def _answer(self, action: Answer) -> None:
-        block, frame = self.futures[action.task.id], self._report
-        assert isinstance(block, Block)
+        frame = self._report
         assert isinstance(frame, Frame)
-        block.answer(frame)
+        self._several(action.task).answer(frame)
+
+    def _several(self, task: Task) -> Block | Batch:
+        unit = self.units[task.id]
+        assert not isinstance(unit, Future)
+        return unit
 
     def _settle(self, action: Settle) -> None:
-        future = self.futures.pop(action.task.id)
-        if isinstance(future, Block):
-            self._blocks.discard(future)
-        self._finish(future, self.verdicts.of(action.task, action.verdict, self._report, self._clock()))
+        unit = self.units.pop(action.task.id)
+        if isinstance(unit, Block):
+            self._blocks.discard(unit)
+        self._tell(unit, self.verdicts.of(action.task, action.verdict, self._report, self._clock()))
+        if not (self.unended or self._blocks):
+            self._overseer.notify()
 
     def _break(self, action: Break) -> None:
         self.verdicts.note_broken(action)
@@ -198,24 +240,37 @@ class Performer:
         Kill: _kill,
         Begin: _begin_task,
         Split: _split,
+        Withdraw: _withdraw,
         Answer: _answer,
         Settle: _settle,
         Break: _break,
         Close: _close,
     }
 
-    def _finish(self, future: Unended, verdict: Outcome | Frame | None) -> None:
-        """Settle a future, wake whoever waits for it, pass its callbacks on."""
-        if isinstance(future, Block):
-            future.settle(verdict)
-        else:
-            for callback in future.settle(verdict, self._overseer.later):
+    def _tell(self, unit: Unit, verdict: Outcome | Frame | None) -> None:
+        """Tell it how its task ended, wake whoever waits for that, pass the callbacks on."""
+        if not isinstance(unit, Future):
+            unit.settle(verdict)
+            return
+        self.unended.discard(unit)
+        self.call_back(((unit, unit.settle(verdict, self.later)),))
+        follow_up, unit.follow_up = unit.follow_up, None
+        if follow_up is not None:
+            follow_up(unit)
+
+    def later(self, do: Callable[[], object]) -> None:
+        """Wake somebody when the turn is over."""
+        self._overseer.later(do)
+
+    def let_go(self, futures: Iterable[Future[Any]]) -> None:
+        """These are about to settle."""
+        self.unended.difference_update(futures)
+
+    def call_back(self, due: Iterable[tuple[Future[Any], Sequence[Callable[..., object]]]]) -> None:
+        """Run the done-callbacks of these, on the notifier's thread."""
+        for future, callbacks in due:
+            for callback in callbacks:
                 self._overseer.notifier.call(_done, callback, future)
-            follow_up, future._follow_up = future._follow_up, None
-            if follow_up is not None:
-                follow_up(future)
-        if not self.futures:
-            self._overseer.notify()
 
 
 def _done(callback: Callable[..., object], future: Future[Any]) -> None:

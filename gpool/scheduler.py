@@ -39,6 +39,7 @@ from gpool.model import (
     DRAINING,
     GONE,
     IDLE,
+    KILLED,
     LEASED,
     OPEN,
     QUEUED,
@@ -109,14 +110,19 @@ class Scheduler(Ledger):
             self._wind_up()
         return actions
 
-    def can_wait(self, tag: Hashable, priority: int) -> bool:
-        """True when nothing can be done for a new task before some worker reports. Any thread may ask."""
+    def can_wait(self, tag: Hashable, priority: int, gathered: int = 1) -> bool:
+        """True when nothing is to be done for so many new tasks before some worker reports. Any thread may ask.
+
+        A worker that could do with more is sent it when that is worth while.
+        """
         group = self.groups[tag]
         if priority > group.ahead_floor:
             return False
         if group.backlog.size:
             return not self.general.idle
-        if not group.running or group.hungry or group.idle or self.general.idle:
+        if not group.running or group.idle or self.general.idle:
+            return False
+        if group.hungry and gathered * group.item_seconds >= limits.WORTH_SECONDS:
             return False
         others_ahead = len(self.ahead_in_general) > (group in self.ahead_in_general)
         return not (others_ahead and group.may_take_general)  # else theirs is taken back
@@ -188,10 +194,13 @@ class Scheduler(Ledger):
             return
         lease = task.lease
         if lease is None:
-            if event.kill or task.attempt == 0:  # between two attempts it counts as running
+            if event.item is not None and task.size > 1:
+                self.groups[task.tag].backlog.shrink()
+                self.withdraw(task, event.item)
+            elif event.kill or task.attempt == 0:  # between two attempts it counts as running
                 self.abandon(task, Verdict.CANCELLED)
         elif task.size > 1 or (task.state is LEASED and task.attempt == 0) or (event.kill and lease.worker.has_behind):
-            self.cancelling[task] = event.kill
+            self.cancelling[task] = event
             ahead.recall(self, lease.worker)
         elif event.kill:
             self._cancel_running(task, lease.worker)
@@ -230,6 +239,7 @@ class Scheduler(Ledger):
         group = self.groups[task.tag]
         worker.tasks_done += 1
         group.learn(seconds)
+        group.learn_item(seconds)
         if group.crashes:
             end_row(self, group)
         if task.lease is lease:
@@ -245,7 +255,7 @@ class Scheduler(Ledger):
             self._drain_on(worker)
 
     def _on_progressed(self, event: Progressed) -> None:
-        number, quoted, returned, failed, final, seconds = event
+        number, quoted, returned, failed, final, seconds, each = event
         worker = self.workers.get(number)
         if worker is None or not worker.leases or worker.leases[0].number != quoted:
             self.dropped += 1
@@ -255,14 +265,17 @@ class Scheduler(Ledger):
         group = self.groups[task.tag]
         worker.tasks_done += returned + failed
         worker.head_since = self.now
+        if returned + failed:
+            group.learn_item(each)
         if group.crashes and returned + failed:
             end_row(self, group)
         if task.lease is lease:
             if task.state is LEASED:
                 self.begin(lease)
-            group.done += returned
+            extra = max(0, returned + failed - task.size)  # it ended as it was cancelled, with its worker
+            group.done += returned - extra
             group.failed += failed
-            task.size -= returned + failed
+            task.size -= returned + failed - extra
             task.undelivered = 0
             self.actions.append(Answer(task))
             if final:
@@ -327,9 +340,14 @@ class Scheduler(Ledger):
         Only the one that runs may be killed for a cancellation: any other would hit an innocent task.
         """
         for lease in list(worker.leases):
-            kill = self.cancelling.pop(lease.task, False)
-            if kill and lease is worker.leases[-1]:
-                self._cancel_running(lease.task, worker)
+            task = lease.task
+            asked = self.cancelling.pop(task, None)
+            if asked is None or not asked.kill or lease is not worker.leases[-1]:
+                continue
+            if asked.item is None or (asked.item == task.size - 1 and worker.state is not KILLED):
+                if task.size > 1:
+                    self.split(task, task.size - 1)  # those before it have ended: they keep the lease
+                self._cancel_running(task, worker)
 
     def _part(self, lease: Lease, rest: int, touched: dict[GroupRecord, None]) -> None:
         """The worker will not begin the last items of this block: put them back unharmed."""
@@ -346,9 +364,12 @@ class Scheduler(Ledger):
             self._put_back(task, touched)
 
     def _put_back(self, task: Task, touched: dict[GroupRecord, None]) -> None:
-        if task in self.cancelling or not task.size:
+        asked = self.cancelling.pop(task, None)
+        if not task.size or (asked is not None and (asked.item is None or task.size == 1)):
             self.settle(task, Verdict.CANCELLED)
             return
+        if asked is not None and asked.item is not None:
+            self.withdraw(task, asked.item)
         group = self.groups[task.tag]
         refusal = refused(self, group)
         if refusal is not None:

@@ -31,6 +31,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from gpool import lifetime, snapshot
+from gpool.batches import may_travel
 from gpool.blocks import Block
 from gpool.delivery import Courier, logger
 from gpool.errors import (
@@ -55,7 +56,7 @@ from gpool.events import (
 from gpool.futures import Future
 from gpool.groups import GroupRecord
 from gpool.interrupts import shielded, wait, wait_for
-from gpool.model import RETURNED, Options, PoolState, Task, Verdict
+from gpool.model import CLOSED, RETURNED, Options, PoolState, Task, Verdict
 from gpool.performer import Performer
 from gpool.scheduler import Scheduler, Transition
 from gpool.turn import Turn
@@ -85,7 +86,7 @@ Listener = Callable[[Transition], object]
 
 _TICK = Ticked()
 
-_LEFT_IN_THE_INBOX = 64
+_LEFT_IN_THE_INBOX = 128
 """Submissions that may be left lying for the supervisor before their thread deals with them itself."""
 
 
@@ -125,7 +126,7 @@ class Supervisor:
         self._next_sample = clock() if memory_interval is not None else float("inf")
         self._pid = lifetime.this_process
         self._task_ids = count(1)
-        self._inbox: deque[Task | Event | Callable[[], None]] = deque()
+        self._inbox: deque[Future[Any] | Task | Event | Callable[[], None]] = deque()
         self._turn = Turn(self._before_turn_ends, backend.flush)
         self._hurry = False  # what lies in the inbox may begin at once, if the turn's holder looks there
         self._waiting_until = float("-inf")
@@ -192,15 +193,34 @@ class Supervisor:
         ``register`` is called with its future before anything can happen to it; ``follow_up``, under the turn,
         when it has settled, and before that, if ``announce`` is set, when it first holds a slot.
         """
-        task = Task(next(self._task_ids), tag, options, options.name or name, announce)
-        future: Future[Any] = Future(task, call, self)
-        future._follow_up = follow_up
+        future: Future[Any] = Future(tag, options, options.name or name, call, self)
+        if follow_up is None and register is None and self.has_blocks and may_travel(call, options):
+            self._leave_future(future)
+            return future
+        future.follow_up = follow_up
+        task = Task(next(self._task_ids), tag, options, future.name, announce)
         with shielded():
-            self._performer.futures[task.id] = future
+            self._performer.unended.add(future)
+            self._performer.note(future, task)
             if register is not None:
                 register(future)
-            self._leave_or_deal_with(task)
+            self._inbox.append(task)
+            self._deal_with_inbox(tag, options)
         return future
+
+    def _leave_future(self, future: Future[Any]) -> None:
+        """Leave what may travel with others in the inbox, and deal with that if it can't wait.
+
+        Most can, so nothing is shielded until one can't. What an asynchronous exception cuts off is seen to by the
+        supervisor's thread.
+        """
+        try:
+            self._performer.unended.add(future)
+            self._inbox.append(future)
+            self._deal_with_inbox(future.tag, future.options)
+        except BaseException:
+            self.leave(partial(self._performer.disown, future))
+            raise
 
     def submit_block(
         self, tag: Hashable, options: Options, name: str, size: int, make: Callable[[Task], Block]
@@ -208,31 +228,35 @@ class Supervisor:
         """Queue several items as one task."""
         task = Task(next(self._task_ids), tag, options, options.name or name, size=size)
         with shielded():
-            self._performer.note(make(task))
-            self._leave_or_deal_with(task)
+            self._performer.note(make(task), task)
+            self._inbox.append(task)
+            self._deal_with_inbox(tag, options)
 
-    def _leave_or_deal_with(self, task: Task) -> None:
-        """Leave a task in the inbox if it can wait there: whoever handles a worker's report looks here too.
+    def _deal_with_inbox(self, tag: Hashable, options: Options) -> None:
+        """Deal with a task of this tag in the inbox unless it can wait: who handles a worker's report looks there too.
 
         The order matters: it lies there before it is asked whether it can, so a turn that ends later sees it.
         """
-        inbox = self._inbox
-        inbox.append(task)
-        if not self.scheduler.can_wait(task.tag, task.options.priority):
+        gathered = len(self._inbox)
+        if not self.scheduler.can_wait(tag, options.priority, gathered) or self.state is CLOSED:
             self._hurry = True
-            self._take_turns()
-        elif len(inbox) >= _LEFT_IN_THE_INBOX:
-            self._take_turns()
+            if not self._turn.is_taken:  # else its holder sees it
+                with shielded():
+                    self._take_turns()
+        elif gathered >= _LEFT_IN_THE_INBOX:
+            with shielded():
+                self._take_turns()
             time.sleep(0)  # results may have come: their thread needs the interpreter
 
-    def cancel(self, task: Task, kill: bool) -> None:
+    def cancel(self, future: Future[Any], kill: bool) -> None:
         """Cancel a task if the machine allows it; when this returns the future says whether it did."""
         if self.is_inherited:
             return
+        cancel = partial(self._performer.cancel, future, kill)
         if self._turn.is_mine:
-            self.post(CancelAsked(task.id, kill))  # from a finalizer that interrupted the turn
+            self.post(cancel)  # from a finalizer that interrupted the turn
         else:
-            self.ask(CancelAsked(task.id, kill))
+            self.look(cancel)
 
     def cancel_all(self, tasks: Callable[[], Iterable[Task]]) -> None:
         """Cancel all these tasks that have not begun; they are listed when none can be added to them."""
@@ -435,6 +459,8 @@ class Supervisor:
             except BaseException as error:
                 with self._turn:
                     self._performer.fail(error)
+        with self._turn:
+            self._work()  # what was left there just before it closed
         self._backend.close()
         self.deliverer.end()
         self.notifier.end()
@@ -511,9 +537,16 @@ class Supervisor:
         """Empty the inbox."""
         self._hurry = False
         inbox = self._inbox
+        futures: list[Future[Any]] = []
         tasks: list[Task] = []
-        while inbox or tasks or (self.holding and self._relieve()):
+        while inbox or futures or tasks or (self.holding and self._relieve()):
             item = inbox.popleft() if inbox else None
+            if isinstance(item, Future):
+                futures.append(item)
+                continue
+            if futures:
+                tasks += self._performer.admit(futures, self._task_ids)
+                futures.clear()
             if isinstance(item, Task):
                 tasks.append(item)
                 continue
@@ -573,8 +606,10 @@ class Supervisor:
                 if frame.kind == wire.VALUE:
                     handle(new_ended((worker, frame.number, RETURNED, frame.seconds, False)), frame)
                 elif frame.kind == wire.ANSWERS:
-                    _, count, failed, final, _ = head_of(frame.body)
-                    handle(Progressed(worker, frame.number, count - failed, failed, bool(final), frame.seconds), frame)
+                    first, count, failed, final, _ = head_of(frame.body)
+                    each = frame.seconds / max(1, first + count)
+                    returned, seconds = count - failed, frame.seconds
+                    handle(Progressed(worker, frame.number, returned, failed, bool(final), seconds, each), frame)
                 else:
                     retry = self._may_retry(worker, opened.get(frame.number))
                     handle(Ended(worker, frame.number, Verdict.RAISED, frame.seconds, retry), frame)

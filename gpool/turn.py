@@ -36,6 +36,11 @@ class Turn:
         """True in the thread that holds it."""
         return self._holder == threading.get_ident()
 
+    @property
+    def is_taken(self) -> bool:
+        """True while some thread holds it."""
+        return self._lock.locked()
+
     def later(self, do: Do) -> None:
         """Call it when the turn is over; now, if this thread does not hold it."""
         if self._holder == threading.get_ident():

@@ -5,7 +5,7 @@
 
     start w3 for a      w1 runs a1      w1 ahead a2 a3      recall w1      stop w1      kill w1
     begin a1            a1 returned     break a             close
-    split 4 of a1       w1 runs a1*4    a1 answered
+    split 4 of a1       w1 runs a1*4    a1 answered         item 2 of a1 cancelled
 
 Workers are numbered in the order in which they are started. A task is called what ``submit`` was told, or by its tag
 and a number; a block's parts are called as it is, with a star and the number of their items.
@@ -24,7 +24,21 @@ from itertools import count
 from typing import Any
 
 from gpool import limits
-from gpool.actions import Action, Answer, Begin, Break, Close, Dispatch, Kill, Recall, Settle, Split, Start, Stop
+from gpool.actions import (
+    Action,
+    Answer,
+    Begin,
+    Break,
+    Close,
+    Dispatch,
+    Kill,
+    Recall,
+    Settle,
+    Split,
+    Start,
+    Stop,
+    Withdraw,
+)
 from gpool.events import (
     CancelAsked,
     CloseAsked,
@@ -131,6 +145,7 @@ class Machine:
         self.item_begins: Counter[int] = Counter()
         self.item_ends: Counter[int] = Counter()
         self.blamed: list[int] = []  # items that were lost
+        self.item_cancels: dict[int, bool] = {}  # items whose cancellation was asked for; True if they may be killed
         self.kill_asked: set[int] = set()
         self.cancel_asked: set[int] = set()
         self.closed = False
@@ -186,6 +201,12 @@ class Machine:
         if kill:
             self.kill_asked.add(task.id)
         return self.tell(CancelAsked(task.id, kill))
+
+    def cancel_item(self, task: Task, place: int, *, kill: bool = False) -> list[str]:
+        """Cancel one item of a block, or of a part of one."""
+        item = self.items[task.id][place]
+        self.item_cancels[item] = kill or self.item_cancels.get(item, False)
+        return self.tell(CancelAsked(task.id, kill, place))
 
     def resize(self, slots: Mapping[Hashable, int | Group]) -> list[str]:
         settings = {tag: each for tag, each in slots.items() if isinstance(each, Group)}
@@ -401,6 +422,8 @@ class Machine:
                 self.tasks[f"{task.name}/{next(self._parts)}"] = part
                 items = self.items[task.id]
                 self.items[part.id], self.items[task.id] = items[: part.size], items[part.size :]
+            case Withdraw(task, place):
+                self._cancel_item(self.items[task.id].pop(place))
             case Answer(task):
                 self._end_answered(task)
             case Settle(task, verdict):
@@ -456,9 +479,16 @@ class Machine:
         assert isinstance(event, Progressed)
         number = event.returned + event.failed
         items, written = self.items[task.id], list(self._written[event.worker, event.lease])[:number]
-        assert items[:number] == written, "the answers are given to other items"
-        del items[:number]
+        if len(written) > len(items) and self.item_cancels.get(written[-1]):
+            written.pop()  # it ended just as it was killed
+        assert items[: len(written)] == written, "the answers are given to other items"
+        del items[: len(written)]
         self.item_ends.update(written)
+
+    def _cancel_item(self, item: int) -> None:
+        self.item_ends[item] += 1
+        assert item in self.item_cancels, f"item {item} was cancelled by nobody"
+        assert not self.item_begins[item], f"item {item} was cancelled though it had begun"
 
     def _forget_written(self, event: Progressed) -> None:
         written = self._written.get((event.worker, event.lease))
@@ -474,7 +504,8 @@ class Machine:
         if process.ended:
             return
         victim = None if process.begun is None else process.begun.task
-        if process.way is not None and not process.way.in_one:
+        way = process.way
+        if way is not None and (not way.in_one or self.item_ends[way.items[way.ended]]):
             return
         if victim is None or victim.id in self.settled or worker.doom is Verdict.OUT_OF_MEMORY:
             return
@@ -512,6 +543,9 @@ class Machine:
     def _check_cancelled(self, task: Task, items: list[int]) -> None:
         if self._closing_now or task.id in self.kill_asked or not (items or task.size):
             return
+        if len(items) == 1 and items[0] in self.item_cancels:
+            assert self.item_cancels[items[0]] or not self.item_begins[items[0]], f"item {items[0]} had begun"
+            return
         assert task.id in self.cancel_asked, f"{task.name} was cancelled by nobody"
         assert not any(self.item_begins[item] for item in items), f"{task.name} was cancelled though items had begun"
         assert not self.begins[task.id], f"{task.name} was cancelled though it had begun"
@@ -542,6 +576,8 @@ def say(action: Action) -> str:
             return f"split {part.size} of {task.name}"
         case Answer(task):
             return f"{task.name} answered"
+        case Withdraw(task, item):
+            return f"item {item} of {task.name} cancelled"
         case Settle(task, verdict):
             return f"{task.name} {verdict.value}"
         case Break(tag):

@@ -48,6 +48,7 @@ FLOORS = {
     "workers.local": 4,
     "workers.fake": 4,
     "futures": 5,
+    "batches": 5,
     "lifetime": 5,
     "turn": 5,
     "verdicts": 5,

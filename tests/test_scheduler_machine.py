@@ -83,12 +83,17 @@ class SchedulerWalk(RuleBasedStateMachine):
         self.machine.submit_all(*[self.machine.task(tag, priority=priority, size=size) for _ in range(number)])
 
     @precondition(lambda self: self.unfinished)
-    @rule(n=st.integers(0, 40), kill=st.booleans())
-    def cancel(self, n: int, kill: bool) -> None:
+    @rule(n=st.integers(0, 40), kill=st.booleans(), place=st.sampled_from((None, 0, 1, 2, 5, -1)))
+    def cancel(self, n: int, kill: bool, place: int | None) -> None:
         machine = self.machine
         task = self.unfinished[n % len(self.unfinished)]
+        if machine.items.get(task.id):
+            if place is None:
+                self.cancel_block(task)
+            else:
+                self.cancel_item(task, place % len(machine.items[task.id]), kill)
+            return
         if task.id in machine.items:
-            self.cancel_block(task)
             return
         must = kill or (task.state is TaskState.QUEUED and task.attempt == 0)
         written, waits, lost = self.where(task)
@@ -109,6 +114,25 @@ class SchedulerWalk(RuleBasedStateMachine):
         if process is None or not (process.ended or process.reporting):
             unbegun = [item for item in items if not (machine.item_ends[item] or begun[item])]
             assert len(unbegun) <= (process is not None), "all is cancelled but what a process may begin at any moment"
+
+    def cancel_item(self, task: Task, place: int, kill: bool) -> None:
+        """It is cancelled if it had not begun, or runs and may be killed; the others go on."""
+        machine = self.machine
+        item = machine.items[task.id][place]
+        process = next((p for p in self.processes() if task.lease is not None and p.worker is task.lease.worker), None)
+        begun, ended = machine.item_begins[item] > 0, machine.item_ends[item]
+        way = None if process is None or task.lease is None else process.ways.get(task.lease)
+        runs = way is not None and way.in_one and way.items[way.ended] == item
+        head = task.lease is not None and task.lease is task.lease.worker.leases[0]
+        first = head and way is not None and way.begun == 0 and way.items[0] == item
+        counts_as_begun = first or (task.size == 1 and task.state is TaskState.RUNNING)
+        machine.cancel_item(task, place, kill=kill)
+        if process is not None and (process.ended or process.reporting or process.killed):
+            return
+        if process is None or (kill and runs) or not (begun or counts_as_begun):
+            assert machine.item_ends[item] == 1, "it is cancelled"
+        elif begun and not (kill and runs):
+            assert machine.item_ends[item] == ended, "what has begun goes on"
 
     def where(self, task: Task) -> tuple[bool, bool, bool]:
         """Whether the task's result is written, whether it waits in a process, whether its process is dead."""

@@ -24,7 +24,7 @@ from gpool import (
 from gpool.blocks import Block, Chunk, outcome_in
 from gpool.events import ResizeAsked
 from gpool.futures import Future
-from gpool.model import Options, PoolState, Verdict
+from gpool.model import Options, PoolState, Task, Verdict
 from gpool.outcome import Outcome
 from gpool.scheduler import Transition
 from gpool.supervisor import Supervisor
@@ -87,7 +87,7 @@ def broken(n: int) -> None:
 
 def workers_of(*futures: Future[Any]) -> list[int]:
     """The workers that hold these tasks."""
-    return [future._task.lease.worker.id for future in futures if future._task.lease is not None]
+    return [task.lease.worker.id for future in futures if isinstance(task := future.unit, Task) and task.lease]
 
 
 def test_results_settle_in_the_order_they_come(stage: MakeStage) -> None:
@@ -415,7 +415,8 @@ def test_verdicts_come_with_the_report_that_led_to_them(stage: MakeStage) -> Non
     error = bad.exception(0)
     assert isinstance(error, WorkerCrashed)
     assert error.exitcode == 3
-    assert bad._task.verdict is Verdict.CRASHED
+    assert isinstance(bad.unit, Task)
+    assert bad.unit.verdict is Verdict.CRASHED
 
 
 def test_put_waits_for_a_slot_and_gets_pool_closed_when_the_pool_stops() -> None:

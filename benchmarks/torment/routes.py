@@ -20,6 +20,7 @@ from benchmarks.torment.tasks import perform
 from gpool import GroupedPool, NoSlots, PoolClosed, WorkerCrashed
 from gpool.feeds import Feed
 from gpool.futures import Future
+from gpool.model import Task
 
 Named = tuple[int, object]
 """What every task returns: its number and its value."""
@@ -36,9 +37,10 @@ def arguments(books: Books, account: Account) -> tuple[Any, ...]:
 
 def watch(account: Account, future: Future[Named]) -> None:
     """Enter in the account what the future says, each time it says something."""
-    account.pool_id = future._task.id
 
     def done(ended: StockFuture[Named]) -> None:
+        unit = future.unit
+        account.pool_id = unit.id if isinstance(unit, Task) else unit.task.id if unit is not None else None
         if ended.cancelled():
             account.ended(CANCELLED)
         elif (error := ended.exception()) is not None:

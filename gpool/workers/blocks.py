@@ -12,6 +12,7 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from time import perf_counter
 from types import NoneType
@@ -22,7 +23,7 @@ from gpool.workers import wire
 from gpool.workers.arena import Place, Range
 from gpool.workers.boards import WorkerBoard
 from gpool.workers.parcels import Packed
-from gpool.workers.payload import Buffer, Function, open_outcome, pack_call, pack_error, pack_value
+from gpool.workers.payload import Buffer, Function, open_call, open_outcome, pack_call, pack_error, pack_value
 
 Entry = Any
 """A plain value, a list of them, or a pair of a frame's kind and its body."""
@@ -166,11 +167,13 @@ def _is_parcel(answer: Entry) -> bool:
     return type(answer) is tuple and answer[0] == wire.PARCEL
 
 
-def runner(shared: Callable[[], Function], keeper: Keeper | None = None) -> Runner:
-    """What answers one item after the other with a shared function.
+def runner(shared: Callable[[], Function] | None, keeper: Keeper | None = None) -> Runner:
+    """What answers one item after the other with a shared function; without one, each is a whole call.
 
     Nothing that user code raises gets out; what is to outlive an answer is added to ``held``.
     """
+    if shared is None:
+        return partial(_run_call, keeper)
     try:
         fn, tail, kwargs = shared()
     except BaseException as error:
@@ -196,6 +199,21 @@ def runner(shared: Callable[[], Function], keeper: Keeper | None = None) -> Runn
     return run
 
 
+def _run_call(keeper: Keeper | None, entry: Entry, held: list[Any]) -> Entry:
+    try:
+        call = open_call(entry, None)
+    except BaseException as error:
+        held.append(error)
+        return wire.UNREADABLE, pack_error(error)[1]
+    held.append(call)
+    try:
+        value = call.fn(*call.args, **call.kwargs)
+    except BaseException as error:
+        held.append(error)
+        return pack_error(error, held)
+    return value if type(value) in _PLAIN else _pack_value(value, held, keeper)
+
+
 def _pack_value(value: Any, held: list[Any], keeper: Keeper | None) -> Entry:
     if is_plain(value):
         return value
@@ -213,7 +231,7 @@ def _pack_value(value: Any, held: list[Any], keeper: Keeper | None) -> Entry:
 
 def run_block(
     entries: Sequence[Entry],
-    shared: Callable[[], Function],
+    shared: Callable[[], Function] | None,
     board: WorkerBoard,
     between: Callable[[], object],
     send: Callable[[bytes, float], object],

@@ -173,7 +173,7 @@ class FakeBackend:
         first = self._answered.get(lease, 0)
         stop = self._items[lease] if items is None else first + items
         entries = open_entries(call.body)[first:stop]
-        run = runner(lambda: self._function(call))
+        run = runner(None if call.shared is None else lambda: self._function(call))
         answers = [run(entry, []) for entry in entries]
         final = stop == self._items[lease]
         self._answered[lease] = stop

@@ -277,7 +277,8 @@ class _Worker:
         def send(answers: bytes, seconds: float) -> None:
             self._send(wire.ANSWERS, lease, answers, seconds)
 
-        run_block(entries, lambda: self._function(shared), self.board, self._after_user_code, send, self.memory)
+        function = (lambda: self._function(shared)) if shared else None
+        run_block(entries, function, self.board, self._after_user_code, send, self.memory)
 
     def _after_user_code(self) -> None:
         _flush()
