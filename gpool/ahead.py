@@ -66,7 +66,8 @@ def _send(ledger: Ledger, worker: Worker, group: GroupRecord, most: int) -> bool
     while len(leases) < most and backlog.size and (task := backlog.peek()).options.timeout is None:
         if short_lived and task.size > 1:
             break  # how many of its items the worker may have is known when it has ended the others
-        lease = ledger.lease(worker, backlog.pop())
+        task = ledger.cut(group, backlog.pop(), limits.block(group.item_seconds))
+        lease = ledger.lease(worker, task)
         ledger.move(lease.task, LEASED)
         leases.append(lease)
     if not leases:

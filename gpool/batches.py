@@ -8,7 +8,7 @@ timeout, retries, memory beside the frame), is a task of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from gpool import limits
@@ -31,24 +31,23 @@ def may_travel(call: Call, options: Options) -> bool:
     return not call.places and len(call.body) <= _LARGEST
 
 
-def parties(futures: Sequence[Future[Any]], most: Callable[[Hashable], int]) -> Iterator[list[Future[Any]]]:
-    """Submissions in their order, those together that may be.
+def parties(futures: Sequence[Future[Any]]) -> Iterator[list[Future[Any]]]:
+    """Submissions in their order, those together that may be. How many of them a worker gets is decided later.
 
-    ``most`` says of a tag how many. Two have the same tag or options if these are the same objects: to compare them
-    might run user code.
+    Two have the same tag or options if these are the same objects: to compare them might run user code.
     """
     party: list[Future[Any]] = []
-    room = size = 0
+    size = 0
     for future in futures:
+        size += len(future.call.body)
         if party:
-            size += len(future.call.body)
             first = party[0]
-            if len(party) < room and size <= limits.BLOCK_BYTES and first.tag is future.tag:
-                if first.options is future.options:
-                    party.append(future)
-                    continue
+            together = first.tag is future.tag and first.options is future.options
+            if together and size <= limits.BLOCK_BYTES and len(party) < limits.MAX_BLOCK:
+                party.append(future)
+                continue
             yield party
-        party, room, size = [future], most(future.tag), len(future.call.body)
+        party, size = [future], len(future.call.body)
     if party:
         yield party
 

@@ -177,6 +177,14 @@ class Ledger:
                 self.cancelling[task] = asked._replace(item=asked.item - size)
         return part
 
+    def cut(self, group: GroupRecord, task: Task, size: int) -> Task:
+        """So many items of a task that has just left the backlog; the rest goes back to the front of its queue."""
+        if size >= task.size:
+            return task
+        part = self.split(task, size)
+        group.backlog.push_back(task)
+        return part
+
     def withdraw(self, task: Task, item: int) -> None:
         """Cancel one item of a block that is queued and goes on."""
         task.size -= 1
@@ -288,7 +296,7 @@ class Ledger:
         if group.state is BROKEN or group.held_until or self.now < group.blocked_until:
             return False
         cap = group.settings.burst
-        wanted = group.backlog.size if cap is None else min(group.backlog.size, cap - len(group.bursting))
+        wanted = group.backlog.items if cap is None else min(group.backlog.items, cap - len(group.bursting))
         return self.general.starting.count(group.kind) < wanted
 
     def start(self, group: GroupRecord, kind: int) -> None:

@@ -91,7 +91,7 @@ def ahead(mean_seconds: float) -> int:
     return max(1, min(MAX_AHEAD, int(AHEAD_SECONDS / mean_seconds)))
 
 
-def block(mean_seconds: float, mean_bytes: float) -> int:
+def block(mean_seconds: float, mean_bytes: float = 0.0) -> int:
     """How many items of this mean run time and size make a block. An unknown run time (0) means one."""
     if mean_seconds <= 0.0:
         return 1

@@ -10,11 +10,10 @@ An action that fails breaks the pool in the open: every future ends, with the fa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from gpool import limits
 from gpool.actions import Answer, Begin, Break, Close, Dispatch, Kill, Recall, Settle, Split, Start, Stop, Withdraw
 from gpool.batches import Batch, parties
 from gpool.blocks import Block
@@ -101,15 +100,12 @@ class Performer:
     def admit(self, futures: Sequence[Future[Any]], task_ids: Iterator[int]) -> list[Task]:
         """Make tasks of submissions, as few as may be."""
         tasks: list[Task] = []
-        for party in parties(futures, self._party_size):
+        for party in parties(futures):
             first, size = party[0], len(party)
             task = Task(next(task_ids), first.tag, first.options, first.name, size=size)
             self.note(first if size == 1 else Batch(task, party, self), task)
             tasks.append(task)
         return tasks
-
-    def _party_size(self, tag: Hashable) -> int:
-        return limits.block(self._scheduler.groups[tag].item_seconds, 0.0)
 
     def disown(self, future: Future[Any]) -> None:
         """Forget a future that never got as far as the inbox."""
@@ -120,9 +116,11 @@ class Performer:
     def cancel(self, future: Future[Any], kill: bool) -> None:
         """Cancel a submission if the machine allows it."""
         unit = future.unit
-        if isinstance(unit, Batch) and future in unit.futures:
+        if future.done():
+            return
+        if isinstance(unit, Batch):
             self.handle(CancelAsked(unit.task.id, kill, unit.futures.index(future)))
-        elif isinstance(unit, Task):
+        elif unit is not None:
             self.handle(CancelAsked(unit.id, kill))
 
     def handle(self, event: Event, report: Frame | Exited | None = None) -> None:

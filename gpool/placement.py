@@ -118,7 +118,7 @@ def assign(ledger: Ledger, worker: Worker, group: GroupRecord, task: Task) -> No
 
 def _portion(ledger: Ledger, worker: Worker, group: GroupRecord, task: Task) -> Task:
     """As much of a block as the worker is to have; the rest goes back to the front of the queue."""
-    size = task.size
+    size = min(task.size, limits.block(group.item_seconds))
     if worker.group.general and ledger.contenders.others_than(group, ledger.now):
         size = 1  # what is behind it would go before another tag's
     elif not group.backlog.size:  # the last one: every slot is to have some of it
@@ -126,11 +126,7 @@ def _portion(ledger: Ledger, worker: Worker, group: GroupRecord, task: Task) -> 
     most = group.settings.max_tasks_per_child
     if most is not None:
         size = min(size, max(1, most - worker.tasks_done))  # it may have run other tags' too
-    if size == task.size:
-        return task
-    part = ledger.split(task, size)
-    group.backlog.push_back(task)
-    return part
+    return ledger.cut(group, task, size)
 
 
 def _bind_to_reserve(ledger: Ledger, worker: Worker, group: GroupRecord) -> None:

@@ -6,15 +6,17 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from gpool import FakeBackend, GroupedPool
+from gpool import FakeBackend, Group, GroupedPool
 from tests.gates import Gate
+from tests.stage import Stage
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's background jobs ignore it, and so would programs
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -90,3 +92,18 @@ def local_pool() -> Iterator[Callable[..., GroupedPool]]:
     yield make
     for pool in made:
         pool.stop()
+
+
+@pytest.fixture
+def stage() -> Iterator[Callable[..., Stage]]:
+    """Makes stages with their workers up; ends them afterwards."""
+    made: list[Stage] = []
+
+    def make(slots: dict[Hashable, int | Group], **more: Any) -> Stage:
+        made.append(Stage(slots, **more))
+        made[-1].ready()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()

@@ -123,6 +123,7 @@ class Machine:
         slots: by tag, a number of slots or a ``Group``.
         ready: whether the workers are up to begin with.
         eager: whether a process begins what it has at once; otherwise ``begin`` makes it.
+        item_seconds: the run time of items as measured before; 0 if it is not known.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Machine:
         ready: bool = True,
         eager: bool = True,
         send_ahead: bool = True,
+        item_seconds: float = limits.SHORTEST,
     ) -> None:
         self.scheduler = Scheduler(send_ahead=send_ahead)
         self.scheduler.listening = True
@@ -158,6 +160,8 @@ class Machine:
         self._numbers: dict[Hashable, count[int]] = {}
         self._event: Event = Ticked()
         self.resize(slots)
+        for group in self.scheduler.groups.values():
+            group.item_seconds = item_seconds
         if ready:
             self.all_ready()
 

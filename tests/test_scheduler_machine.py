@@ -38,6 +38,7 @@ class SchedulerWalk(RuleBasedStateMachine):
         send_ahead=st.sampled_from((True, True, True, False)),
         general_own_kind=st.sampled_from((False, False, True)),
         up=st.sampled_from((True, True, False)),
+        item_seconds=st.sampled_from((0.0, 0.000001, 0.001)),
     )
     def make(
         self,
@@ -48,6 +49,7 @@ class SchedulerWalk(RuleBasedStateMachine):
         send_ahead: bool,
         general_own_kind: bool,
         up: bool,
+        item_seconds: float,
     ) -> None:
         a, b, own, general = sizes
         groups: dict[Hashable, Group] = {
@@ -58,7 +60,7 @@ class SchedulerWalk(RuleBasedStateMachine):
         }
         if general_first:
             groups = {None: groups.pop(None), **groups}
-        self.machine = Machine(groups, ready=up, eager=False, send_ahead=send_ahead)
+        self.machine = Machine(groups, ready=up, eager=False, send_ahead=send_ahead, item_seconds=item_seconds)
 
     # -- what users ask ---------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import pytest
@@ -27,58 +27,10 @@ from gpool.futures import Future
 from gpool.model import Options, PoolState, Task, Verdict
 from gpool.outcome import Outcome
 from gpool.scheduler import Transition
-from gpool.supervisor import Supervisor
-from gpool.workers.backend import Settings
 from gpool.workers.blocks import pack_item
-from gpool.workers.payload import Shared, one_call
+from gpool.workers.payload import Shared
 from tests.bombs import Bomb
-
-
-class Stage:
-    """A supervisor without its thread; a test does what its thread would."""
-
-    def __init__(self, slots: dict[Hashable, int | Group], backend: FakeBackend | None = None, **more: Any) -> None:
-        self.backend = backend or FakeBackend(auto=False)
-        self.clock = FakeClock()
-        self.supervisor = Supervisor(self.backend, clock=self.clock, settings=lambda kind: Settings(), **more)
-        groups = {tag: each if isinstance(each, Group) else Group(each) for tag, each in slots.items()}
-        self.supervisor.ask(ResizeAsked({tag: group.slots for tag, group in groups.items()}, groups))
-
-    def ready(self) -> None:
-        for worker in self.backend.sent.keys() - self.backend._up:
-            self.backend.ready(worker)
-        self.step()
-
-    def step(self) -> None:
-        self.supervisor.step(0)
-
-    def submit(self, tag: Hashable, fn: Callable[..., Any], *args: Any, **more: Any) -> Future[Any]:
-        options = {name: more.pop(name) for name in Options._fields if name in more}
-        return self.supervisor.submit(tag, one_call(fn, args, {}), Options(**options), fn.__name__, **more)
-
-    def end(self) -> None:
-        self.supervisor.close(now=True)
-        self.step()
-        self.supervisor.deliverer.end()
-        self.supervisor.notifier.end()
-
-
-@pytest.fixture
-def stage() -> Iterator[Callable[..., Stage]]:
-    """Makes stages with their workers up; ends them afterwards."""
-    made: list[Stage] = []
-
-    def make(slots: dict[Hashable, int | Group], **more: Any) -> Stage:
-        made.append(Stage(slots, **more))
-        made[-1].ready()
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.end()
-
-
-MakeStage = Callable[..., Stage]
+from tests.stage import MakeStage, Stage
 
 
 def broken(n: int) -> None:
@@ -212,8 +164,9 @@ def test_what_is_behind_a_dead_worker_can_be_taken_back(stage: MakeStage) -> Non
     on.backend.run(1, 0.0001)
     on.step()
     futures = [on.submit("a", abs, -n) for n in range(3)]
+    on.supervisor.ask()
     on.backend.begin(1)
-    assert len(on.backend.sent[1]) == 3, "two were sent ahead"
+    assert [call.items for call in on.backend.sent[1].values()] == [1, 2], "two were sent ahead"
     on.backend.die(1)
     futures[2].cancel()
     on.step()
