@@ -34,7 +34,7 @@ def may_travel(call: Call, options: Options) -> bool:
 def parties(futures: Sequence[Future[Any]]) -> Iterator[list[Future[Any]]]:
     """Submissions in their order, those together that may be. How many of them a worker gets is decided later.
 
-    Two have the same tag or options if these are the same objects: to compare them might run user code.
+    Two have the same tag if it is the same object: to compare tags might run user code.
     """
     party: list[Future[Any]] = []
     size = 0
@@ -42,7 +42,7 @@ def parties(futures: Sequence[Future[Any]]) -> Iterator[list[Future[Any]]]:
         size += len(future.call.body)
         if party:
             first = party[0]
-            together = first.tag is future.tag and first.options is future.options
+            together = first.tag is future.tag and first.options == future.options
             if together and size <= limits.BLOCK_BYTES and len(party) < limits.MAX_BLOCK:
                 party.append(future)
                 continue

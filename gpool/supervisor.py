@@ -155,12 +155,13 @@ class Supervisor:
             raise UnknownTag(tag, list(self.scheduler.groups))
         return group
 
-    def check(self, tag: Hashable) -> None:
-        """PoolClosed, UnknownTag or NoSlots if a task of this tag could never run."""
+    def check(self, tag: Hashable) -> Hashable:
+        """The tag as it was declared; PoolClosed, UnknownTag or NoSlots if a task of it could never run."""
         self.check_open()
         group = self.group(tag)
         if group.slots == 0 and not (self.scheduler.general.slots and group.settings.burst != 0):
             raise NoSlots(tag)
+        return group.tag
 
     def check_open(self) -> None:
         """PoolClosed unless tasks may be submitted here and now."""

@@ -65,9 +65,9 @@ class GroupView(Executor):
             PoolClosed, UnknownTag, NoSlots: it could never run.
             TypeError: ``fn`` is not callable.
         """
-        self._supervisor.check(self._tag)
+        tag = self._supervisor.check(self._tag)
         return self._supervisor.submit(
-            self._tag, one_call(check_callable(fn), args, kwargs, self._supervisor.room), self._options, name_of(fn)
+            tag, one_call(check_callable(fn), args, kwargs, self._supervisor.room), self._options, name_of(fn)
         )
 
     def map(
