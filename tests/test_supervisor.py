@@ -24,6 +24,7 @@ from gpool import (
 from gpool.blocks import Block, Chunk, outcome_in
 from gpool.events import ResizeAsked
 from gpool.futures import Future
+from gpool.limits import SHORTEST
 from gpool.model import Options, PoolState, Task, Verdict
 from gpool.outcome import Outcome
 from gpool.scheduler import Transition
@@ -292,10 +293,12 @@ def test_submissions_that_would_only_queue_wait_in_the_inbox_and_travel_together
     assert len(on.supervisor._inbox) >= 1
     assert on.supervisor.pending == 4
     assert future.cancel(), "it can be cancelled there as anywhere"
-    for _ in range(3):
-        on.backend.run(1, 1.0)
+    sizes = []
+    while on.supervisor.pending:
+        sizes += [call.items for call in on.backend.sent[1].values()]
+        on.backend.run(1, SHORTEST)
         on.step()
-    assert on.supervisor.pending == 0
+    assert sizes == [1, 2], "the one that could begin at once, and the others but for the cancelled one"
 
 
 def test_a_task_that_is_announced_tells_when_it_holds_a_slot(stage: MakeStage) -> None:
