@@ -15,11 +15,11 @@ import pickle
 import sys
 import threading
 import traceback
-from collections import ChainMap
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count
-from types import CodeType
+from types import CellType, CodeType, FunctionType
 from typing import Any, NamedTuple
 
 from gpool.errors import PayloadError
@@ -399,13 +399,28 @@ def preload() -> None:
 
 @cache
 def _by_value_pickler() -> Any:
-    """cloudpickle's pickler, taught that code keeps its file's name, and to take further reducers."""
+    """cloudpickle's pickler, taught to pickle code once, with its file's name, and to take further reducers."""
     import cloudpickle
 
     usual: Any = cloudpickle.Pickler.dispatch_table
 
+    class Reducers(dict[type, Callable[[Any], Any]]):
+        """Those before the usual ones, to which more may be added at any time."""
+
+        def __missing__(self, kind: type) -> Any:
+            return usual[kind]
+
     def reduce_code(code: CodeType) -> tuple[Any, ...]:
-        return _code_of, (code.co_filename, *usual[CodeType](code))
+        key = id(code)
+        known = _codes.get(key)
+        if known is None:
+            body = _dump_by_value((code.co_filename, *usual[CodeType](code)), {})
+            known = _codes[key] = body, weakref.ref(code, lambda _: _codes.pop(key, None))
+        return _code_of, (known[0],)
+
+    tools = __name__, cloudpickle.dumps.__module__
+    own = {CodeType: reduce_code, CellType: usual[CellType]}  # what a closure is made of is found at once
+    common = Reducers(own)
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         def __init__(
@@ -414,12 +429,32 @@ def _by_value_pickler() -> Any:
             reducers: Mapping[type, Callable[[Any], Any]],
             stays: Callable[[pickle.PickleBuffer], bool] | None,
         ) -> None:
-            self.dispatch_table = ChainMap({**reducers, CodeType: reduce_code}, usual)  # read by the constructor
+            # read by the constructor
+            self.dispatch_table = Reducers({**reducers, **own}) if reducers else common
             super().__init__(file, _PROTOCOL, stays)
+
+        def reducer_override(self, value: Any) -> Any:
+            if type(value) is FunctionType and value.__module__ in tools:
+                return (
+                    NotImplemented  # what every function is rebuilt with; to find out that it is importable takes time
+                )
+            return super().reducer_override(value)
 
     return Pickler
 
 
-def _code_of(filename: str, make: Callable[..., CodeType], parts: tuple[Any, ...]) -> CodeType:
-    """Code that knows its file: some releases of cloudpickle drop it, and with it every traceback's source lines."""
-    return make(*parts).replace(co_filename=filename)
+_codes: dict[int, tuple[bytes, weakref.ref[CodeType]]] = {}
+"""By id, the code that was pickled and lives: it never changes, and each fresh closure of a function shares it."""
+
+
+def _code_of(body: bytes) -> CodeType:
+    """In the worker, the same. It knows its file: some releases of cloudpickle drop it, and with it every traceback's
+    source lines."""
+    return _open_code(body)
+
+
+@lru_cache(maxsize=256)
+def _open_code(body: bytes) -> CodeType:
+    filename, make, parts = pickle.loads(body)
+    code: CodeType = make(*parts)
+    return code.replace(co_filename=filename)
