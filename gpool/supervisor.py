@@ -357,11 +357,14 @@ class Supervisor:
             self.state = PoolState.CLOSING
         if now:
             self.cancel_feeds()
-            for feed in tuple(self.holding):
-                feed.submit_held()  # so that it is cancelled like the rest
-            self._work()
+            self._submit_all_held()  # so that it is cancelled like the rest
         if now or not self.feeds:
             self.handle(CloseAsked(now))
+
+    def _submit_all_held(self) -> None:
+        for feed in tuple(self.holding):
+            feed.submit_held()
+        self._work()
 
     def cancel_feeds(self) -> None:
         """Let no feed draw any more."""
@@ -407,6 +410,7 @@ class Supervisor:
             return
         before = self._performer.verdicts.unserved
         self.cancel_feeds()
+        self.look(self._submit_all_held)
         self.look(lambda: self._begin_close(False))
         self.ask(ExitBegan())
         self.wait_closed(None)
