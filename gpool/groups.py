@@ -182,11 +182,17 @@ class GroupRecord:
             self.charged = now
 
     def learn(self, seconds: float) -> None:
-        """Take one measured run time of a task, be it a block, into the moving average."""
+        """Take one measured run time of a task that is no block into the moving averages."""
+        mean = self.mean_seconds
+        self.mean_seconds = now = limits.smoothed(mean, seconds)
+        self.item_seconds = now if self.item_seconds == mean else limits.smoothed(self.item_seconds, seconds)
+
+    def learn_block(self, seconds: float) -> None:
+        """The same for a block as a whole."""
         self.mean_seconds = limits.smoothed(self.mean_seconds, seconds)
 
     def learn_item(self, seconds: float) -> None:
-        """Take one measured run time of an item into the moving average."""
+        """The same for an item of one."""
         self.item_seconds = limits.smoothed(self.item_seconds, seconds)
 
     def tally(self, verdict: Verdict, items: int) -> None:

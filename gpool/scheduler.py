@@ -239,7 +239,6 @@ class Scheduler(Ledger):
         group = self.groups[task.tag]
         worker.tasks_done += 1
         group.learn(seconds)
-        group.learn_item(seconds)
         if group.crashes:
             end_row(self, group)
         if task.lease is lease:
@@ -285,7 +284,7 @@ class Scheduler(Ledger):
             ahead.head_ended(self, worker, group)
         else:
             worker.leases.popleft()
-            group.learn(seconds)
+            group.learn_block(seconds)
             if worker.state is BUSY:
                 self._go_on(worker)
             elif worker.state is DRAINING:
