@@ -39,7 +39,7 @@ def parties(futures: Sequence[Future[Any]]) -> Iterator[list[Future[Any]]]:
     party: list[Future[Any]] = []
     size = 0
     for future in futures:
-        size += len(future.call.body)
+        size += len(future.packed)
         if party:
             first = party[0]
             together = first.tag is future.tag and first.options == future.options
@@ -47,7 +47,7 @@ def parties(futures: Sequence[Future[Any]]) -> Iterator[list[Future[Any]]]:
                 party.append(future)
                 continue
             yield party
-        party, size = [future], len(future.call.body)
+        party, size = [future], len(future.packed)
     if party:
         yield party
 
@@ -91,7 +91,7 @@ class Batch:
         futures = self.futures
         if len(futures) == 1:
             return futures[0].call
-        return Call(pack_entries([future.call.body for future in futures]), None, len(futures))
+        return Call(pack_entries([future.packed for future in futures]), None, len(futures))
 
     def has_begun(self, future: Future[Any]) -> bool:
         """True when this is the one in hand. Any thread may ask."""

@@ -24,13 +24,12 @@ from gpool.interrupts import wait_for
 from gpool.model import Options, Task, TaskState
 from gpool.outcome import Outcome, new_outcome
 from gpool.workers.blocks import Entry
-from gpool.workers.payload import NO_CALL, open_outcome
+from gpool.workers.payload import Call, open_outcome
 from gpool.workers.wire import VALUE, Frame
 
 if TYPE_CHECKING:
     from gpool.batches import Batch
     from gpool.supervisor import Supervisor
-    from gpool.workers.payload import Call
 
 Later = Callable[[Callable[[], object]], object]
 """Takes what wakes somebody, to be called when the turn is over."""
@@ -55,7 +54,7 @@ class Future(StockFuture[T]):
 
     Attributes:
         tag, options, name: what was asked for.
-        call: what to run; forgotten when it has ended.
+        packed: what to run, or the body of that if there is no more to it; forgotten when it has ended.
         unit: what the scheduler knows it by: a task of its own, or a batch that it travels in; None until it does.
         follow_up: called under the turn when it has settled.
     """
@@ -71,7 +70,7 @@ class Future(StockFuture[T]):
         self.tag = tag
         self.options = options
         self.name = name
-        self.call = call
+        self.packed: Call | bytes = call if call.places else call.body  # bytes are nothing to the garbage collector
         self.unit: Task | Batch | None = None
         self.follow_up: Callable[[Future[T]], object] | None = None
         self._owner: Supervisor | None = owner
@@ -87,6 +86,12 @@ class Future(StockFuture[T]):
 
     def __repr__(self) -> str:
         return f"<Future of {self.name!r} under {self.tag!r}: {self._word()}>"
+
+    @property
+    def call(self) -> Call:
+        """What to send a worker."""
+        packed = self.packed
+        return Call(packed) if isinstance(packed, bytes) else packed
 
     def _word(self) -> str:
         if self._state != PENDING:
@@ -203,7 +208,7 @@ class Future(StockFuture[T]):
                 self._result, self._exception = verdict
             elif verdict is not None:
                 self._sealed = verdict.kind, verdict.body  # type: ignore[union-attr]
-            self.call, self._owner = NO_CALL, None
+            self.packed, self._owner = b"", None
             self._state = CANCELLED_AND_NOTIFIED if verdict is None else FINISHED
             return self._told(later) if self._has_made else ()
 
@@ -271,7 +276,7 @@ def settle_all(
                 future._sealed = answer
             else:
                 future._result = answer
-            future.call, future._owner = NO_CALL, None
+            future.packed, future._owner = b"", None
             future._state = FINISHED
             if future._has_made and (callbacks := future._told(later)):
                 told.append((future, callbacks))

@@ -27,7 +27,7 @@ from gpool.results import Kept
 from gpool.settings import Kinds, groups_of
 from gpool.snapshot import PoolStats
 from gpool.supervisor import Listener, Supervisor
-from gpool.views import Changes, GroupView, check_callable, name_of
+from gpool.views import Changes, GroupView, check_callable, name_of, submit
 from gpool.workers.backend import Backend, Settings
 from gpool.workers.payload import Shared, one_call
 
@@ -145,7 +145,7 @@ class GroupedPool(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue ``fn(*args, **kwargs)`` in the general group; see ``GroupView.submit``."""
-        return self._view(None).submit(fn, *args, **kwargs)
+        return submit(self._supervisor, None, NO_OPTIONS, fn, args, kwargs)
 
     def map(
         self,

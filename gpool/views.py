@@ -65,10 +65,7 @@ class GroupView(Executor):
             PoolClosed, UnknownTag, NoSlots: it could never run.
             TypeError: ``fn`` is not callable.
         """
-        tag = self._supervisor.check(self._tag)
-        return self._supervisor.submit(
-            tag, one_call(check_callable(fn), args, kwargs, self._supervisor.room), self._options, name_of(fn)
-        )
+        return submit(self._supervisor, self._tag, self._options, fn, args, kwargs)
 
     def map(
         self,
@@ -142,6 +139,19 @@ class GroupView(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """A view has nothing of its own to shut down; the pool goes on."""
+
+
+def submit(
+    supervisor: Supervisor,
+    tag: Hashable,
+    options: Options,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Future[Any]:
+    """``GroupView.submit``, without the view."""
+    tag = supervisor.check(tag)
+    return supervisor.submit(tag, one_call(check_callable(fn), args, kwargs, supervisor.room), options, name_of(fn))
 
 
 def changed(options: Options, changes: Changes) -> Options:

@@ -75,8 +75,6 @@ class Call(NamedTuple):
 
 
 _new_call = Call._make
-NO_CALL = Call(b"")
-"""What is left of a call when its task has ended."""
 
 
 def _by_value_modules() -> bool:
