@@ -416,6 +416,7 @@ def _by_value_pickler() -> Any:
             known = _codes[key] = body, weakref.ref(code, lambda _: _codes.pop(key, None))
         return _code_of, (known[0],)
 
+    override = cloudpickle.Pickler.reducer_override
     tools = __name__, cloudpickle.dumps.__module__
     own = {CodeType: reduce_code, CellType: usual[CellType]}  # what a closure is made of is found at once
     common = Reducers(own)
@@ -432,11 +433,10 @@ def _by_value_pickler() -> Any:
             super().__init__(file, _PROTOCOL, stays)
 
         def reducer_override(self, value: Any) -> Any:
-            if type(value) is FunctionType and value.__module__ in tools:
-                return (
-                    NotImplemented  # what every function is rebuilt with; to find out that it is importable takes time
-                )
-            return super().reducer_override(value)
+            kind = type(value)
+            if kind in own or (kind is FunctionType and value.__module__ in tools):
+                return NotImplemented  # it is found below; of what functions are rebuilt with, a global
+            return override(self, value)
 
     return Pickler
 
