@@ -43,7 +43,7 @@ def _do(board: WorkerBoard, lock: _multiprocessing.SemLock, what: str, first: in
         case "large":
             say(board.keep(first, bytes(BOARD)))
         case "clear":
-            board.clear()
+            board.clear(first)
             say(1)
         case "race":
             say(enter(board, first))
@@ -62,7 +62,7 @@ def enter(board: WorkerBoard, lease: int) -> bool:
     """Begin the lease and open its block, unless it was taken back."""
     claimed = board.claim(lease)
     if claimed:
-        board.open_block(lease)
+        board.open_block()
     return claimed
 
 

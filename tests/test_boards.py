@@ -173,7 +173,7 @@ def test_inv12_only_what_was_not_sent_is_kept(claimer: MakeClaimer) -> None:
     at = claimer()
     at.ask("enter 7")
     at.ask("claim 0 4")
-    at.ask("clear")
+    at.ask("clear 4")
     assert at.board.kept(7) == Kept(4, [])
     at.ask("claim 4 6")
     assert at.board.kept(7) == Kept(4, answers(4, 6))
@@ -188,7 +188,7 @@ def test_inv12_an_answer_without_room_is_refused_and_harms_none_that_is_kept(cla
     assert at.ask("large 4") == 0
     assert at.board.kept(7) == Kept(0, answers(0, 4))
     assert at.board.begun() == Begun(7, 5, 4), "as long as it was not sent"
-    at.ask("clear")
+    at.ask("clear 5")
     assert at.board.begun() == Begun(7, 5, 5)
     at.ask("claim 5 9")
     assert at.board.kept(7) == Kept(5, answers(5, 9))

@@ -37,6 +37,8 @@ FLOORS = {
     "workers.logs": 3,
     "workers.payload": 3,
     "workers.blocks": 3,
+    "workers.barriers": 3,
+    "workers.cells": 3,
     "workers.boards": 3,
     "workers.main": 3,
     "workers.backend": 3,

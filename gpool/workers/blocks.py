@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import pickle
 import struct
+from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
 from time import perf_counter
 from types import NoneType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from gpool.outcome import Outcome, returned
+from gpool.outcome import Outcome, raised, returned
 from gpool.workers import wire
 from gpool.workers.arena import Place, Range
 from gpool.workers.boards import WorkerBoard
@@ -26,6 +28,8 @@ from gpool.workers.payload import Buffer, Function, open_outcome, pack_call, pac
 
 Entry = Any
 """A plain value, a list of them, or a pair of a frame's kind and its body."""
+Answered: TypeAlias = "list[Entry] | array[Any]"
+"""Answers; in an array, if they are numbers."""
 Runner = Callable[[Entry, list[Any]], Entry]
 
 _PLAIN = frozenset((int, float, bool, NoneType, complex))
@@ -94,9 +98,9 @@ def pack_entries(entries: Sequence[Entry]) -> bytes:
     return pickle.dumps(entries, _PROTOCOL)
 
 
-def open_entries(body: Buffer) -> list[Entry]:
+def open_entries(body: Buffer) -> Sequence[Entry]:
     """No user code runs here."""
-    entries: list[Entry] = pickle.loads(body)
+    entries: Sequence[Entry] = pickle.loads(body)
     return entries
 
 
@@ -131,8 +135,8 @@ class Keeper(Protocol):
 
 def pack_answers(first: int, answers: Sequence[Entry], *, final: bool) -> bytes:
     """The body of an ANSWERS frame."""
-    failed = sum(map(_failed, answers))
-    parcels = sum(map(_is_parcel, answers))
+    pairs = [] if type(answers) is array or tuple not in set(map(type, answers)) else answers
+    failed, parcels = sum(map(_failed, pairs)), sum(map(_is_parcel, pairs))
     return _HEAD.pack(first, len(answers), failed, final, parcels) + pack_entries(answers)
 
 
@@ -141,7 +145,7 @@ def head_of(body: Buffer | Answers) -> Head:
     return body.head if type(body) is Answers else Head(*_HEAD.unpack_from(body))  # type: ignore[arg-type]
 
 
-def answers_in(body: Buffer | Answers) -> list[Entry]:
+def answers_in(body: Buffer | Answers) -> Sequence[Entry]:
     """The entries of an ANSWERS frame. No user code runs here."""
     return body.entries if type(body) is Answers else open_entries(memoryview(body)[_HEAD.size :])  # type: ignore[arg-type]
 
@@ -189,11 +193,18 @@ def runner(shared: Callable[[], Function], keeper: Keeper | None = None) -> Runn
         try:
             value = fn(*args, *tail, **kwargs)
         except BaseException as error:
-            held.append(error)
-            return pack_error(error, held)
+            return _pack_outcome(raised(error), held, keeper)
         return value if type(value) in _PLAIN else _pack_value(value, held, keeper)
 
     return run
+
+
+def _pack_outcome(outcome: Outcome, held: list[Any], keeper: Keeper | None) -> Entry:
+    value, error = outcome
+    if error is None:
+        return value if type(value) in _PLAIN else _pack_value(value, held, keeper)
+    held.append(error)
+    return pack_error(error, held)
 
 
 def _pack_value(value: Any, held: list[Any], keeper: Keeper | None) -> Entry:
@@ -226,25 +237,52 @@ def run_block(
     """
     begun = sent = perf_counter()
     first = 0
-    answers: list[Entry] = []
+    answers: Answered = []
     held: list[Any] = []
     run: Runner | None = None
     claim, keep = board.claim_item, board.keep
-    for index, entry in enumerate(entries):
+    alone = _ALONE.issuperset(map(type, entries))
+    items = enumerate(entries)
+    for index, entry in items:
         if not claim(index):
             break
         if run is None:  # not before the first item is claimed: who opens the function is to blame for it
             run = runner(shared, keeper)
         answer = run(entry, held)
         between()
-        answers.append(answer)
-        kept = keep(index, answer)
+        if alone and not answers and not held and (cells := board.open_cells(index, len(entries), answer)):
+            index, outcome = cells.run(_caller(shared()), items, between, sent + _SEND_SECONDS)  # noqa: PLW2901
+            if outcome is None:
+                answers = cells.kept(index + 1)
+                continue
+            between()
+            answer, kept = _pack_outcome(outcome, held, keeper), False
+            answers = _with(cells.kept(index), answer)
+            del outcome
+        else:
+            kept = keep(index, answer)
+            answers.append(answer)
         now = perf_counter()
         if not kept or now - sent > _SEND_SECONDS:
             send(pack_answers(first, answers, final=False), now - begun)
-            board.clear()
+            board.clear(index + 1)
             first, answers, sent = index + 1, [], now
         if held:
             del entry, answer
             held.clear()
     send(pack_answers(first, answers, final=True), perf_counter() - begun)
+
+
+def _caller(function: Function) -> Callable[[Entry], Any]:
+    """The function, to be called with an entry alone."""
+    fn, tail, kwargs = function
+    return (lambda entry: fn(entry, *tail, **kwargs)) if tail or kwargs else fn
+
+
+def _with(numbers: array[Any], answer: Entry) -> Answered:
+    """One answer more."""
+    if type(answer) is type(numbers[0]):
+        with suppress(OverflowError):
+            numbers.append(answer)
+            return numbers
+    return [*numbers, answer]

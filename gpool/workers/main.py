@@ -272,7 +272,7 @@ class _Worker:
         lease = frame.number
         (shared,) = SHARED.unpack_from(frame.body)
         entries = open_entries(memoryview(frame.body)[SHARED.size :])
-        self.board.open_block(lease)
+        self.board.open_block()
 
         def send(answers: bytes, seconds: float) -> None:
             self._send(wire.ANSWERS, lease, answers, seconds)
