@@ -40,6 +40,7 @@ FLOORS = {
     "workers.barriers": 3,
     "workers.cells": 3,
     "workers.boards": 3,
+    "workers.streams": 3,
     "workers.main": 3,
     "workers.backend": 3,
     "snapshot": 3,

@@ -31,7 +31,9 @@ class Cells:
         ask: claims an item with the supervisor's consent.
     """
 
-    def __init__(self, view: memoryview[Any], first: int, words: memoryview, last: int, ask: Callable[[int], bool]) -> None:
+    def __init__(
+        self, view: memoryview[Any], first: int, words: memoryview, last: int, ask: Callable[[int], bool]
+    ) -> None:
         self._view = view
         self._first = first
         self._words = words

@@ -29,6 +29,7 @@ from gpool.workers.blocks import open_entries, run_block
 from gpool.workers.boards import Lock, WorkerBoard
 from gpool.workers.parcels import Parcel, open_parcel
 from gpool.workers.stacks import write_stacks
+from gpool.workers.streams import flush_streams, flusher
 from gpool.workers.windows import Panes
 from gpool.workers.wire import Frame, FrameReader
 
@@ -210,6 +211,7 @@ class _Worker:
         self._pid = os.getpid()
         self._sending = threading.Lock()
         self._sender = 0  # the thread that is at it
+        self._flush = flusher()
         self._shared: dict[int, payload.Buffer] = {}
         self._functions: dict[int, payload.Function] = {}  # of ``_shared``, those unpickled already
 
@@ -234,7 +236,7 @@ class _Worker:
         except BaseException:
             import traceback
 
-            _flush()
+            flush_streams()
             self._send(wire.UNREADY, 0, traceback.format_exc().encode(), 0.0)
             return False
         return True
@@ -280,7 +282,7 @@ class _Worker:
         run_block(entries, lambda: self._function(shared), self.board, self._after_user_code, send, self.memory)
 
     def _after_user_code(self) -> None:
-        _flush()
+        self._flush()
         if _forked:
             os._exit(0)  # the task forked, and this is the other process: it has no business here
 
@@ -429,20 +431,3 @@ def _write_all(fd: int, data: bytes) -> None:
             rest = rest[os.write(fd, rest) :]
         except BlockingIOError:  # a task has changed the descriptor's mode
             _await(fd, select.POLLOUT)
-
-
-def _flush() -> None:
-    """The streams may be closed, deleted, or replaced by something that is no stream."""
-    try:  # once per item: suppress() would cost more than the flush
-        sys.stdout.flush()
-    except BaseException:
-        _flush_stderr()
-    else:
-        _flush_stderr()
-
-
-def _flush_stderr() -> None:
-    try:
-        sys.stderr.flush()
-    except BaseException:
-        return

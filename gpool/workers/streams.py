@@ -1,0 +1,69 @@
+"""What user code prints, in a worker: none of it is left behind when an item has ended.
+
+Owns ``flusher``. To flush two streams after each item costs more than a small item does, so the streams note what is
+written to them, at both of their floors. One that cannot note it, or was put in place of ours, is flushed every time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from io import BufferedWriter, TextIOWrapper
+from typing import Any
+
+
+def flusher() -> Callable[[], None]:
+    """What flushes the standard streams, if there is need."""
+    written = True
+
+    def note() -> None:
+        nonlocal written
+        written = True
+
+    out, err = _noting(sys.stdout, note), _noting(sys.stderr, note)
+
+    def flush() -> None:
+        nonlocal written
+        try:
+            if not written and sys.stdout is out and sys.stderr is err:
+                return
+        except AttributeError:  # one was deleted
+            pass
+        written = False  # before, so that what other threads write meanwhile is noted
+        flush_streams()
+
+    return flush
+
+
+_OTHER = object()
+"""No stream."""
+
+
+def _noting(stream: Any, note: Callable[[], None]) -> object:
+    """The stream, taught to note what is written to it; something else if it is of a kind of its own."""
+    if stream is None:
+        return None
+    if type(stream) is not TextIOWrapper or type(stream.buffer) is not BufferedWriter:
+        return _OTHER
+    for floor in (stream, stream.buffer):
+        floor.write = _noted(floor.write, note)  # type: ignore[method-assign]
+    return stream
+
+
+def _noted(write: Callable[[Any], int], note: Callable[[], None]) -> Callable[[Any], int]:
+    def noted(text: Any, /) -> int:
+        try:
+            return write(text)
+        finally:
+            note()
+
+    return noted
+
+
+def flush_streams() -> None:
+    """The streams may be closed, deleted, or replaced by something that is no stream."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except BaseException:
+            continue
