@@ -31,7 +31,7 @@ FEED_SECONDS = 0.020
 BLOCK_SECONDS = 0.008
 """Work, by measured run time, that makes a block of a feed's items."""
 
-MAX_BLOCK = 2048
+MAX_BLOCK = 8000
 """Items of a block."""
 
 SMALLEST_PORTION = 8

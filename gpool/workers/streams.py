@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from io import BufferedWriter, TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any
 
 
@@ -35,6 +35,7 @@ def flusher() -> Callable[[], None]:
     return flush
 
 
+_BUFFERS = (BufferedWriter, FileIO)  # the latter if the interpreter was told not to buffer
 _OTHER = object()
 """No stream."""
 
@@ -43,7 +44,7 @@ def _noting(stream: Any, note: Callable[[], None]) -> object:
     """The stream, taught to note what is written to it; something else if it is of a kind of its own."""
     if stream is None:
         return None
-    if type(stream) is not TextIOWrapper or type(stream.buffer) is not BufferedWriter:
+    if type(stream) is not TextIOWrapper or type(stream.buffer) not in _BUFFERS:
         return _OTHER
     for floor in (stream, stream.buffer):
         floor.write = _noted(floor.write, note)  # type: ignore[method-assign]
