@@ -25,7 +25,7 @@ from gpool.interrupts import shielded, wait_for
 from gpool.model import Options
 from gpool.outcome import raised
 from gpool.supervisor import Supervisor
-from gpool.workers.blocks import Entry, is_plain, pack_item, plain_entries, weight
+from gpool.workers.blocks import Entries, Entry, is_plain, pack_item, plain_entries, weight
 from gpool.workers.parcels import Packed
 from gpool.workers.payload import Shared
 
@@ -98,9 +98,9 @@ class Feed:
         self._at_hand = at_hand
         self._in_blocks = supervisor.has_blocks and options.timeout is None and not options.retries
         self._lock = threading.RLock()  # of what is held; its holder may take the turn, and abandon the feed there
-        self._held: list[Entry] = []
+        self._held: list[Entry] = []  # the feed's thread appends without the lock; who takes some away has it
         self._held_bytes = 0
-        self._held_first = 0  # number of the first item held
+        self._submitted = 0  # the number of the next item to be submitted
         self._drawn = 0  # written by the feed's thread alone
         self._refused = 0  # items that were never submitted; written under the lock alone
         self._settled = 0  # written under the supervisor's turn alone
@@ -222,10 +222,14 @@ class Feed:
         if not drawn or self._cancelled.is_set():
             return False
         entries = plain_entries(drawn, self._several)
-        if entries is not None:
+        if entries is None:
+            self._pack(drawn)
+        elif self._held or len(entries) < self._block_size:
             self._hold(entries, 0)
         else:
-            self._pack(drawn)
+            with shielded(), self._lock:
+                self._drawn += len(entries)
+                self._submit(entries)
         if self._supervisor.scheduler.may_begin(self.tag):
             self.submit_held()
         return True
@@ -243,7 +247,12 @@ class Feed:
                 self._in_user_code = False
             if self._cancelled.is_set():
                 return False
-            self._pack((item,))
+            if self._several or self._mean_bytes or not is_plain(item):
+                self._pack((item,))
+            else:
+                self._drawn += 1
+                self._held.append(item)
+                self._supervisor.holding.add(self)
             if may_begin(tag):
                 self.submit_held()
             if number % _STRIDE == 0:
@@ -281,17 +290,15 @@ class Feed:
                 entries.append(entry)
         self._hold(entries, sum(map(weight, entries)))
 
-    def _hold(self, entries: list[Entry], size: int) -> None:
+    def _hold(self, entries: Entries, size: int) -> None:
         """Hold packed items, of so many bytes, until they are submitted."""
         if not entries:
             return
+        self._drawn += len(entries)
         with self._lock:
-            if not self._held:
-                self._held_first = self._drawn
-                self._supervisor.holding.add(self)
-            self._drawn += len(entries)
-            self._held += entries
             self._held_bytes += size
+            self._held += entries
+        self._supervisor.holding.add(self)  # after, so that who takes them away between the two leaves nothing unseen
         self._mean_bytes = limits.smoothed_size(self._mean_bytes, size / len(entries))
 
     def _submit_alone(self, entry: Packed) -> None:
@@ -305,6 +312,7 @@ class Feed:
         self.submit_held()  # a block's items follow each other
         number = self._drawn
         self._drawn += 1
+        self._submitted += 1
         try:
             if not isinstance(problem, PayloadError):
                 raise problem
@@ -323,19 +331,26 @@ class Feed:
     def submit_held(self) -> None:
         """Submit what is held. Any thread may call this."""
         with shielded(), self._lock:
-            entries, first = self._held, self._held_first
-            self._held, self._held_bytes = [], 0
-            self._supervisor.holding.discard(self)
-            if self._abandoned:
-                self._refused += len(entries)
-            elif entries:
-                self._supervisor.submit_block(
-                    self.tag,
-                    self.options,
-                    self._name,
-                    len(entries),
-                    lambda task: Block(task, entries, self._shared, first, self),
-                )
+            self._supervisor.holding.discard(self)  # first: what is held from now on is noted anew
+            entries = self._held[:]
+            del self._held[: len(entries)]
+            self._held_bytes = 0
+            self._submit(entries)
+
+    def _submit(self, entries: Entries) -> None:
+        """Submit the next items, under the lock."""
+        first, size = self._submitted, len(entries)
+        self._submitted += size
+        if self._abandoned:
+            self._refused += size
+        elif size:
+            self._supervisor.submit_block(
+                self.tag,
+                self.options,
+                self._name,
+                size,
+                lambda task: Block(task, entries, self._shared, first, self),
+            )
 
     @property
     def _block_size(self) -> int:

@@ -102,7 +102,7 @@ def ahead_of_feed(mean_seconds: float, mean_bytes: float) -> int:
     """
     if mean_seconds <= 0.0:
         return 1
-    return max(1, min(2 * MAX_BLOCK, int(FEED_SECONDS / mean_seconds), int(AHEAD_BYTES / max(1.0, mean_bytes))))
+    return max(1, min(4 * MAX_BLOCK, int(FEED_SECONDS / mean_seconds), int(AHEAD_BYTES / max(1.0, mean_bytes))))
 
 
 def smoothed_size(mean_bytes: float, size: float) -> float:

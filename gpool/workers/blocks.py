@@ -28,8 +28,8 @@ from gpool.workers.payload import Buffer, Function, open_outcome, pack_call, pac
 
 Entry = Any
 """A plain value, a list of them, or a pair of a frame's kind and its body."""
-Answered: TypeAlias = "list[Entry] | array[Any]"
-"""Answers; in an array, if they are numbers."""
+Entries: TypeAlias = "list[Entry] | array[Any]"
+"""In an array, if all are numbers of one type: that is packed and opened in no time."""
 Runner = Callable[[Entry, list[Any]], Entry]
 
 _PLAIN = frozenset((int, float, bool, NoneType, complex))
@@ -65,15 +65,17 @@ def pack_item(args: tuple[Any, ...], room: Range | None = None) -> Entry | Packe
     return packed if packed.places else (wire.CALL, packed.body)
 
 
-def plain_entries(items: list[Any], several: bool) -> list[Entry] | None:
+def plain_entries(items: list[Any], several: bool) -> Entries | None:
     """Entries for all these at once if they are plain; ``several`` says that each is a tuple of arguments."""
     values = list(chain.from_iterable(items)) if several else items
     kinds = set(map(type, values))
     if kinds == _INTS:
-        all_plain = min(values) > -_LARGE and max(values) < _LARGE
-    else:
-        all_plain = kinds <= _PLAIN and int not in kinds
-    if not all_plain:
+        try:
+            numbers = array("q", values)
+        except OverflowError:
+            return None
+        return list(map(list, items)) if several else numbers
+    if not kinds <= _PLAIN or int in kinds:
         return None
     return list(map(list, items)) if several else items
 
@@ -237,11 +239,11 @@ def run_block(
     """
     begun = sent = perf_counter()
     first = 0
-    answers: Answered = []
+    answers: Entries = []
     held: list[Any] = []
     run: Runner | None = None
     claim, keep = board.claim_item, board.keep
-    alone = _ALONE.issuperset(map(type, entries))
+    alone = type(entries) is array or _ALONE.issuperset(map(type, entries))
     items = enumerate(entries)
     for index, entry in items:
         if not claim(index):
@@ -279,7 +281,7 @@ def _caller(function: Function) -> Callable[[Entry], Any]:
     return (lambda entry: fn(entry, *tail, **kwargs)) if tail or kwargs else fn
 
 
-def _with(numbers: array[Any], answer: Entry) -> Answered:
+def _with(numbers: array[Any], answer: Entry) -> Entries:
     """One answer more."""
     if type(answer) is type(numbers[0]):
         with suppress(OverflowError):

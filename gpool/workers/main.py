@@ -80,8 +80,6 @@ class Setup(NamedTuple):
 
 def run(setup: Setup) -> None:
     """The target of a worker's process."""
-    global _forked  # noqa: PLW0603
-    _forked = False  # this process may itself have been forked from a worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program decides what Ctrl-C means
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -93,8 +91,6 @@ def run(setup: Setup) -> None:
         os.environ.update(setup.env)
     if setup.nice:
         os.nice(setup.nice)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_note_fork)
     try:
         worker = _Worker(setup.stream.fd)
         if setup.stacks is not None:
@@ -211,7 +207,9 @@ class _Worker:
         self._pid = os.getpid()
         self._sending = threading.Lock()
         self._sender = 0  # the thread that is at it
-        self._flush = flusher()
+        self._after_user_code, note = flusher(self._end_if_forked)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=note)
         self._shared: dict[int, payload.Buffer] = {}
         self._functions: dict[int, payload.Function] = {}  # of ``_shared``, those unpickled already
 
@@ -281,9 +279,8 @@ class _Worker:
 
         run_block(entries, lambda: self._function(shared), self.board, self._after_user_code, send, self.memory)
 
-    def _after_user_code(self) -> None:
-        self._flush()
-        if _forked:
+    def _end_if_forked(self) -> None:
+        if os.getpid() != self._pid:
             os._exit(0)  # the task forked, and this is the other process: it has no business here
 
     def _run(self, frame: Frame) -> Answer:
@@ -401,14 +398,6 @@ def run_call(
         return Answer(kind, packed.body, seconds, (function, value), packed.places)
     except BaseException as error:
         return Answer(wire.UNSENDABLE, payload.pack_error(error)[1], seconds, (function, value, error))
-
-
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked  # noqa: PLW0603
-    _forked = True
 
 
 def _end_with_program() -> NoReturn:

@@ -12,27 +12,28 @@ from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any
 
 
-def flusher() -> Callable[[], None]:
-    """What flushes the standard streams, if there is need."""
-    written = True
+def flusher(then: Callable[[], object]) -> tuple[Callable[[], None], Callable[[], None]]:
+    """What flushes the standard streams and does something more, if there is need; and what says that there is."""
+    needed = True
 
     def note() -> None:
-        nonlocal written
-        written = True
+        nonlocal needed
+        needed = True
 
     out, err = _noting(sys.stdout, note), _noting(sys.stderr, note)
 
     def flush() -> None:
-        nonlocal written
+        nonlocal needed
         try:
-            if not written and sys.stdout is out and sys.stderr is err:
+            if not needed and sys.stdout is out and sys.stderr is err:
                 return
         except AttributeError:  # one was deleted
             pass
-        written = False  # before, so that what other threads write meanwhile is noted
+        needed = False  # before, so that what other threads write meanwhile is noted
         flush_streams()
+        then()
 
-    return flush
+    return flush, note
 
 
 _BUFFERS = (BufferedWriter, FileIO)  # the latter if the interpreter was told not to buffer
