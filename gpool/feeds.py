@@ -22,7 +22,7 @@ from gpool import limits
 from gpool.blocks import Block, Chunk
 from gpool.errors import PayloadError, PoolClosed
 from gpool.interrupts import shielded, wait_for
-from gpool.model import Options
+from gpool.model import Options, Task, TaskState
 from gpool.outcome import raised
 from gpool.supervisor import Supervisor
 from gpool.workers.blocks import Entries, Entry, is_plain, pack_item, plain_entries, weight
@@ -101,6 +101,7 @@ class Feed:
         self._held: list[Entry] = []  # the feed's thread appends without the lock; who takes some away has it
         self._held_bytes = 0
         self._submitted = 0  # the number of the next item to be submitted
+        self._last: Task | None = None  # the last block submitted
         self._drawn = 0  # written by the feed's thread alone
         self._refused = 0  # items that were never submitted; written under the lock alone
         self._settled = 0  # written under the supervisor's turn alone
@@ -230,7 +231,7 @@ class Feed:
             with shielded(), self._lock:
                 self._drawn += len(entries)
                 self._submit(entries)
-        if self._supervisor.scheduler.may_begin(self.tag):
+        if self._supervisor.scheduler.may_begin(self.tag) and not self._is_in_the_inbox:
             self.submit_held()
         return True
 
@@ -253,7 +254,7 @@ class Feed:
                 self._drawn += 1
                 self._held.append(item)
                 self._supervisor.holding.add(self)
-            if may_begin(tag):
+            if may_begin(tag) and not self._is_in_the_inbox:
                 self.submit_held()
             if number % _STRIDE == 0:
                 self._breathe()
@@ -349,8 +350,18 @@ class Feed:
                 self.options,
                 self._name,
                 size,
-                lambda task: Block(task, entries, self._shared, first, self),
+                lambda task: self._block(task, entries, first),
             )
+
+    def _block(self, task: Task, entries: Entries, first: int) -> Block:
+        self._last = task
+        return Block(task, entries, self._shared, first, self)
+
+    @property
+    def _is_in_the_inbox(self) -> bool:
+        """True when the last block has not been dealt with: who does that looks at what is held then."""
+        last = self._last
+        return last is not None and last.state is TaskState.QUEUED and last.id not in self._supervisor.scheduler.tasks
 
     @property
     def _block_size(self) -> int:
