@@ -25,7 +25,7 @@ from gpool.interrupts import shielded, wait_for
 from gpool.model import Options, Task, TaskState
 from gpool.outcome import raised
 from gpool.supervisor import Supervisor
-from gpool.workers.blocks import Entries, Entry, is_plain, pack_item, plain_entries, weight
+from gpool.workers.blocks import Entries, Entry, is_plain, is_scalar, pack_item, plain_entries, weight
 from gpool.workers.parcels import Packed
 from gpool.workers.payload import Shared
 
@@ -248,7 +248,7 @@ class Feed:
                 self._in_user_code = False
             if self._cancelled.is_set():
                 return False
-            if self._several or self._mean_bytes or not is_plain(item):
+            if self._several or self._mean_bytes or not is_scalar(item):
                 self._pack((item,))
             else:
                 self._drawn += 1

@@ -79,9 +79,9 @@ class MapResults:
         """The values of a chunk; where most need no opening the interpreter's own loop hands them on."""
         if self._buffersize is not None:
             return map(self._count_and_open, entries)
-        if type(entries) is list and _OPENED.isdisjoint(map(type, entries)):
-            return iter(entries)
-        return iter(entries) if type(entries) is array else map(self._open, entries)
+        if type(entries) is array:
+            return iter(entries.tolist())  # at once, for a little less
+        return iter(entries) if _OPENED.isdisjoint(map(type, entries)) else map(self._open, entries)
 
     def _count_and_open(self, entry: Entry | Outcome) -> Any:
         self._read += 1

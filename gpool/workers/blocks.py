@@ -48,10 +48,13 @@ _HEAD = struct.Struct("<IIIBI")
 
 def is_plain(value: object) -> bool:
     """True for a value that can stand for itself: it is of a type that pickles without anybody's code, and small."""
+    return is_scalar(value) or (type(value) in _TEXT and len(value) <= _PLAIN_UP_TO)  # type: ignore[arg-type]
+
+
+def is_scalar(value: object) -> bool:
+    """True for a plain value that takes a few bytes."""
     cls = type(value)
-    if cls is int:
-        return -_LARGE < value < _LARGE  # type: ignore[operator]
-    return cls in _PLAIN or (cls in _TEXT and len(value) <= _PLAIN_UP_TO)  # type: ignore[arg-type]
+    return -_LARGE < value < _LARGE if cls is int else cls in _PLAIN  # type: ignore[operator]
 
 
 def pack_item(args: tuple[Any, ...], room: Range | None = None) -> Entry | Packed:
@@ -93,6 +96,8 @@ def weight(entry: Entry | Packed) -> int:
     """Bytes that an entry takes, roughly."""
     if type(entry) is Packed:
         return len(entry.body) + sum(place.size for place in entry.places)
+    if type(entry) in _TEXT:
+        return len(entry)
     return len(entry[1]) if type(entry) is tuple else 8
 
 
@@ -243,8 +248,8 @@ def run_block(
     held: list[Any] = []
     run: Runner | None = None
     claim, keep = board.claim_item, board.keep
-    alone = type(entries) is array or _ALONE.issuperset(map(type, entries))
-    items = enumerate(entries)
+    quick = type(entries) is array or _ALONE.issuperset(map(type, entries))
+    items = enumerate(list(entries))
     for index, entry in items:
         if not claim(index):
             break
@@ -252,14 +257,15 @@ def run_block(
             run = runner(shared, keeper)
         answer = run(entry, held)
         between()
-        if alone and not answers and not held and (cells := board.open_cells(index, len(entries), answer)):
+        if quick and not answers and not held and (cells := board.open_cells(index, len(entries), answer)):
             index, outcome = cells.run(_caller(shared()), items, between, sent + _SEND_SECONDS)  # noqa: PLW2901
             if outcome is None:
                 answers = cells.kept(index + 1)
                 continue
-            between()
             answer, kept = _pack_outcome(outcome, held, keeper), False
+            between()
             answers = _with(cells.kept(index), answer)
+            quick = type(answers) is array  # else the next number might be followed by another such answer
             del outcome
         else:
             kept = keep(index, answer)

@@ -251,8 +251,9 @@ class WorkerBoard:
         """The answers to so many items have been sent, and no more were begun."""
         words = self._words
         self._acquire()
-        words[_IN_CELLS] = 0
+        words[_SIZE] = ended  # from left to right and from here on down it says the same, should the worker be killed
         words[_FIRST] = words[_DONE] = words[_BEGUN] = ended
+        words[_IN_CELLS] = 0
         self._release()
         self._map.seek(_AREA)
 

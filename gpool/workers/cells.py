@@ -61,7 +61,6 @@ class Cells:
                 answer = fn(item)
             except BaseException as error:
                 return index, raised(error)
-            between()
             if type(answer) is not cls or answer == mark:
                 return index, returned(answer)
             if index >= look:
@@ -70,6 +69,7 @@ class Cells:
                     return index, returned(answer)
                 stride = min(2 * stride, _MOST) if now - looked < _SHORT_SECONDS else 1
                 look, looked = index + stride, now
+            between()
             try:
                 cells[index] = answer  # and the next item is claimed
             except ValueError:
