@@ -108,7 +108,7 @@ class Feed:
         self._mean_seconds = 0.0  # of an item, in a worker; written under the turn alone
         self._breathed = 0.0
         self._mean_bytes = 0.0  # of an item; written by the feed's thread alone
-        self._cancelled = threading.Event()
+        self._cancelled = False
         self._abandoned = False
         self._over = threading.Event()  # draws no more
         self._room = threading.Event()
@@ -135,7 +135,7 @@ class Feed:
 
     def cancel(self) -> None:
         """Draw no more; what was drawn already goes on."""
-        self._cancelled.set()
+        self._cancelled = True
         self._room.set()
 
     def abandon(self) -> None:
@@ -220,7 +220,7 @@ class Feed:
 
     def _draw_at_once(self, many: int) -> bool:
         drawn = list(islice(self._items, many))
-        if not drawn or self._cancelled.is_set():
+        if not drawn or self._cancelled:
             return False
         entries = plain_entries(drawn, self._several)
         if entries is None:
@@ -237,30 +237,31 @@ class Feed:
 
     def _draw_singly(self, many: int) -> bool:
         """Each may be the last for a while, so whoever can begin it gets it at once."""
-        items, may_begin, tag = self._items, self._supervisor.scheduler.may_begin, self.tag
-        for number in range(1, many + 1):
-            self._in_user_code = True
-            try:
-                item = next(items)
-            except StopIteration:
-                return False
-            finally:
+        may_begin, tag = self._supervisor.scheduler.may_begin, self.tag
+        hold, note = self._held.append, self._supervisor.holding.add
+        number = 0
+        self._in_user_code = True
+        try:
+            for number, item in enumerate(islice(self._items, many), 1):
                 self._in_user_code = False
-            if self._cancelled.is_set():
-                return False
-            if self._several or self._mean_bytes or not is_scalar(item):
-                self._pack((item,))
-            else:
-                self._drawn += 1
-                self._held.append(item)
-                self._supervisor.holding.add(self)
-            if may_begin(tag) and not self._is_in_the_inbox:
-                self.submit_held()
-            if number % _STRIDE == 0:
-                self._breathe()
-            if self._held_bytes >= limits.BLOCK_BYTES:
-                break
-        return True
+                if self._cancelled:
+                    return False
+                if self._several or self._mean_bytes or not is_scalar(item):
+                    self._pack((item,))
+                    if self._held_bytes >= limits.BLOCK_BYTES:
+                        return True
+                else:
+                    self._drawn += 1
+                    hold(item)
+                    note(self)
+                if may_begin(tag) and not self._is_in_the_inbox:
+                    self.submit_held()
+                if number % _STRIDE == 0:
+                    self._breathe()
+                self._in_user_code = True
+        finally:
+            self._in_user_code = False
+        return number == many
 
     def _breathe(self) -> None:
         """Let others have the interpreter now and then: an iterable need not ever block."""
@@ -377,14 +378,14 @@ class Feed:
 
     def _await_room(self) -> int:
         """How many items may be drawn; 0 when none is to be any more."""
-        while not self._cancelled.is_set():
+        while not self._cancelled:
             if (room := self._free_room()) > 0:
                 return room
             self.submit_held()
             self._room.clear()
             if self._taker.room() > 0:
                 self._supervisor.pausing.add(self)  # first, so that each change is seen by one of them
-            if not self._cancelled.is_set() and self._free_room() <= 0:
+            if not self._cancelled and self._free_room() <= 0:
                 self._room.wait()
             self._supervisor.pausing.discard(self)
         return 0
