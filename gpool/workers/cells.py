@@ -15,7 +15,9 @@ from typing import Any
 from gpool.outcome import Outcome, raised, returned
 
 _SHORT_SECONDS = 0.0001
+"""Between two looks at the clock: if it is less, twice as many items come before the next,"""
 _MOST = 64
+"""up to so many."""
 MARK = b"\x96gpool\x96\x96"
 """What stands in a cell before its answer. It is a number like others, so that one is not for cells."""
 MARKED = int.from_bytes(MARK, sys.byteorder)
