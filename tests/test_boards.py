@@ -22,7 +22,7 @@ ROUNDS = 1_500
 ITEMS = 60
 NUMBERS = 2_000
 KILLS = 30
-LEASES = 4_000
+LEASES = 16_000
 
 
 class Claimer:
