@@ -22,10 +22,10 @@ from gpool import limits
 from gpool.blocks import Block, Chunk
 from gpool.errors import PayloadError, PoolClosed
 from gpool.interrupts import shielded, wait_for
-from gpool.model import Options
+from gpool.model import Options, Task, TaskState
 from gpool.outcome import raised
 from gpool.supervisor import Supervisor
-from gpool.workers.blocks import Entry, is_plain, pack_item, plain_entries, weight
+from gpool.workers.blocks import Entries, Entry, is_plain, is_scalar, pack_item, plain_entries, weight
 from gpool.workers.parcels import Packed
 from gpool.workers.payload import Shared
 
@@ -98,16 +98,17 @@ class Feed:
         self._at_hand = at_hand
         self._in_blocks = supervisor.has_blocks and options.timeout is None and not options.retries
         self._lock = threading.RLock()  # of what is held; its holder may take the turn, and abandon the feed there
-        self._held: list[Entry] = []
+        self._held: list[Entry] = []  # the feed's thread appends without the lock; who takes some away has it
         self._held_bytes = 0
-        self._held_first = 0  # number of the first item held
+        self._submitted = 0  # the number of the next item to be submitted
+        self._last: Task | None = None  # the last block submitted
         self._drawn = 0  # written by the feed's thread alone
         self._refused = 0  # items that were never submitted; written under the lock alone
         self._settled = 0  # written under the supervisor's turn alone
         self._mean_seconds = 0.0  # of an item, in a worker; written under the turn alone
         self._breathed = 0.0
         self._mean_bytes = 0.0  # of an item; written by the feed's thread alone
-        self._cancelled = threading.Event()
+        self._cancelled = False
         self._abandoned = False
         self._over = threading.Event()  # draws no more
         self._room = threading.Event()
@@ -134,7 +135,7 @@ class Feed:
 
     def cancel(self) -> None:
         """Draw no more; what was drawn already goes on."""
-        self._cancelled.set()
+        self._cancelled = True
         self._room.set()
 
     def abandon(self) -> None:
@@ -219,38 +220,48 @@ class Feed:
 
     def _draw_at_once(self, many: int) -> bool:
         drawn = list(islice(self._items, many))
-        if not drawn or self._cancelled.is_set():
+        if not drawn or self._cancelled:
             return False
         entries = plain_entries(drawn, self._several)
-        if entries is not None:
+        if entries is None:
+            self._pack(drawn)
+        elif self._held or len(entries) < self._block_size:
             self._hold(entries, 0)
         else:
-            self._pack(drawn)
-        if self._supervisor.scheduler.may_begin(self.tag):
+            with shielded(), self._lock:
+                self._drawn += len(entries)
+                self._submit(entries)
+        if self._supervisor.scheduler.may_begin(self.tag) and not self._is_in_the_inbox:
             self.submit_held()
         return True
 
     def _draw_singly(self, many: int) -> bool:
         """Each may be the last for a while, so whoever can begin it gets it at once."""
-        items, may_begin, tag = self._items, self._supervisor.scheduler.may_begin, self.tag
-        for number in range(1, many + 1):
-            self._in_user_code = True
-            try:
-                item = next(items)
-            except StopIteration:
-                return False
-            finally:
+        may_begin, tag = self._supervisor.scheduler.may_begin, self.tag
+        hold, note = self._held.append, self._supervisor.holding.add
+        number = 0
+        self._in_user_code = True
+        try:
+            for number, item in enumerate(islice(self._items, many), 1):
                 self._in_user_code = False
-            if self._cancelled.is_set():
-                return False
-            self._pack((item,))
-            if may_begin(tag):
-                self.submit_held()
-            if number % _STRIDE == 0:
-                self._breathe()
-            if self._held_bytes >= limits.BLOCK_BYTES:
-                break
-        return True
+                if self._cancelled:
+                    return False
+                if self._several or self._mean_bytes or not is_scalar(item):
+                    self._pack((item,))
+                    if self._held_bytes >= limits.BLOCK_BYTES:
+                        return True
+                else:
+                    self._drawn += 1
+                    hold(item)
+                    note(self)
+                if may_begin(tag) and not self._is_in_the_inbox:
+                    self.submit_held()
+                if number % _STRIDE == 0:
+                    self._breathe()
+                self._in_user_code = True
+        finally:
+            self._in_user_code = False
+        return number == many
 
     def _breathe(self) -> None:
         """Let others have the interpreter now and then: an iterable need not ever block."""
@@ -281,17 +292,15 @@ class Feed:
                 entries.append(entry)
         self._hold(entries, sum(map(weight, entries)))
 
-    def _hold(self, entries: list[Entry], size: int) -> None:
+    def _hold(self, entries: Entries, size: int) -> None:
         """Hold packed items, of so many bytes, until they are submitted."""
         if not entries:
             return
+        self._drawn += len(entries)
         with self._lock:
-            if not self._held:
-                self._held_first = self._drawn
-                self._supervisor.holding.add(self)
-            self._drawn += len(entries)
-            self._held += entries
             self._held_bytes += size
+            self._held += entries
+        self._supervisor.holding.add(self)  # after, so that who takes them away between the two leaves nothing unseen
         self._mean_bytes = limits.smoothed_size(self._mean_bytes, size / len(entries))
 
     def _submit_alone(self, entry: Packed) -> None:
@@ -305,6 +314,7 @@ class Feed:
         self.submit_held()  # a block's items follow each other
         number = self._drawn
         self._drawn += 1
+        self._submitted += 1
         try:
             if not isinstance(problem, PayloadError):
                 raise problem
@@ -323,19 +333,36 @@ class Feed:
     def submit_held(self) -> None:
         """Submit what is held. Any thread may call this."""
         with shielded(), self._lock:
-            entries, first = self._held, self._held_first
-            self._held, self._held_bytes = [], 0
-            self._supervisor.holding.discard(self)
-            if self._abandoned:
-                self._refused += len(entries)
-            elif entries:
-                self._supervisor.submit_block(
-                    self.tag,
-                    self.options,
-                    self._name,
-                    len(entries),
-                    lambda task: Block(task, entries, self._shared, first, self),
-                )
+            self._supervisor.holding.discard(self)  # first: what is held from now on is noted anew
+            entries = self._held[:]
+            del self._held[: len(entries)]
+            self._held_bytes = 0
+            self._submit(entries)
+
+    def _submit(self, entries: Entries) -> None:
+        """Submit the next items, under the lock."""
+        first, size = self._submitted, len(entries)
+        self._submitted += size
+        if self._abandoned:
+            self._refused += size
+        elif size:
+            self._supervisor.submit_block(
+                self.tag,
+                self.options,
+                self._name,
+                size,
+                lambda task: self._block(task, entries, first),
+            )
+
+    def _block(self, task: Task, entries: Entries, first: int) -> Block:
+        self._last = task
+        return Block(task, entries, self._shared, first, self)
+
+    @property
+    def _is_in_the_inbox(self) -> bool:
+        """True when the last block has not been dealt with: who does that looks at what is held then."""
+        last = self._last
+        return last is not None and last.state is TaskState.QUEUED and last.id not in self._supervisor.scheduler.tasks
 
     @property
     def _block_size(self) -> int:
@@ -351,14 +378,14 @@ class Feed:
 
     def _await_room(self) -> int:
         """How many items may be drawn; 0 when none is to be any more."""
-        while not self._cancelled.is_set():
+        while not self._cancelled:
             if (room := self._free_room()) > 0:
                 return room
             self.submit_held()
             self._room.clear()
             if self._taker.room() > 0:
                 self._supervisor.pausing.add(self)  # first, so that each change is seen by one of them
-            if not self._cancelled.is_set() and self._free_room() <= 0:
+            if not self._cancelled and self._free_room() <= 0:
                 self._room.wait()
             self._supervisor.pausing.discard(self)
         return 0

@@ -34,8 +34,11 @@ FEED_SECONDS = 0.020
 BLOCK_SECONDS = 0.008
 """Work, by measured run time, that makes a block of a feed's items."""
 
-MAX_BLOCK = 2048
-"""Items of a block."""
+MAX_BLOCK = 8000
+"""Items of a block: two milliseconds of the shortest, whose answers fit on a board."""
+
+MAX_AHEAD_OF_FEED = 4 * MAX_BLOCK
+"""Items that a feed may have unfinished per slot, beyond the block that runs there."""
 
 SMALLEST_PORTION = 8
 """Items of a block below which it is not worth while to share it out."""
@@ -105,7 +108,7 @@ def ahead_of_feed(mean_seconds: float, mean_bytes: float) -> int:
     """
     if mean_seconds <= 0.0:
         return 1
-    return max(1, min(2 * MAX_BLOCK, int(FEED_SECONDS / mean_seconds), int(AHEAD_BYTES / max(1.0, mean_bytes))))
+    return max(1, min(MAX_AHEAD_OF_FEED, int(FEED_SECONDS / mean_seconds), int(AHEAD_BYTES / max(1.0, mean_bytes))))
 
 
 def smoothed_size(mean_bytes: float, size: float) -> float:

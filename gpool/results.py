@@ -7,7 +7,8 @@ that there is room again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
@@ -16,6 +17,10 @@ from gpool.feeds import ANY_NUMBER, Feed
 from gpool.interrupts import wait_for
 from gpool.model import Task
 from gpool.outcome import Outcome
+from gpool.workers.blocks import Entry
+
+_OPENED = frozenset((tuple, Outcome))
+"""Entries of these types are not values."""
 
 
 class MapResults:
@@ -27,6 +32,9 @@ class MapResults:
         ordered: in the order of the input.
         timeout: seconds from now after which ``next`` raises TimeoutError.
         buffersize: items drawn ahead of the reader at most; None for any number.
+
+    Attributes:
+        values: those at hand, of the chunk that is being read.
     """
 
     def __init__(
@@ -46,11 +54,11 @@ class MapResults:
         self._deadline = None if timeout is None else monotonic() + timeout
         self._blocks: dict[Block, None] = {}  # that have not ended
         self._chunks: dict[int, Chunk] = {}  # by their first item, in the order in which they came
-        self._entries: Iterator[Any] = iter(())  # of the chunk that is being read
+        self.values: Iterator[Any] = iter(())
         self._error: BaseException | None = None
         self._turning = threading.Lock()  # from one chunk to the next
         self._more = threading.Condition()
-        self._read = 0
+        self._read = 0  # results, where their number is limited
         self._taken = 0  # items of the chunks begun
         self._over = False
         self.feed: Feed | None = None
@@ -58,20 +66,32 @@ class MapResults:
     def next(self) -> Any:
         """The next result; raises what the item, or at the end the input, raised."""
         while True:
-            entries = self._entries
-            for entry in entries:
-                self._read += 1
-                if self._buffersize is not None and self.feed is not None:
-                    self.feed.nudge()
-                cls = type(entry)
-                return entry if cls is not tuple and cls is not Outcome else self._open(entry)
+            values = self.values
+            for value in values:
+                return value
             with self._turning:
-                if self._entries is entries:  # else another thread reads too, and was quicker
+                if self.values is values:  # else another thread reads too, and was quicker
                     chunk = self._next_chunk()
                     self._taken += chunk.size
-                    self._entries = iter(chunk.entries())
+                    self.values = self._open_all(chunk.entries())
 
-    def _open(self, entry: Any) -> Any:
+    def _open_all(self, entries: Sequence[Entry | Outcome]) -> Iterator[Any]:
+        """The values of a chunk; where most need no opening the interpreter's own loop hands them on."""
+        if self._buffersize is not None:
+            return map(self._count_and_open, entries)
+        if type(entries) is array:
+            return iter(entries.tolist())  # at once, for a little less
+        return iter(entries) if _OPENED.isdisjoint(map(type, entries)) else map(self._open, entries)
+
+    def _count_and_open(self, entry: Entry | Outcome) -> Any:
+        self._read += 1
+        if self.feed is not None:
+            self.feed.nudge()
+        return self._open(entry)
+
+    def _open(self, entry: Entry | Outcome) -> Any:
+        if type(entry) not in _OPENED:
+            return entry
         try:
             value, error = outcome_in(entry)
             if error is not None:
@@ -123,13 +143,13 @@ class MapResults:
             self.feed.abandon()
         with self._more:
             self._discard = True
-            self._chunks, self._entries = {}, iter(())
+            self._chunks, self.values = {}, iter(())
             self._more.notify_all()
         self._cancel(lambda: [block.task for block in list(self._blocks)])
 
     def dropped(self) -> None:
         """Nobody can read any more: half read, it ends; never read, it runs to its end and keeps nothing."""
-        if self._read or self._buffersize is not None:
+        if self._taken or self._buffersize is not None:
             self.close()
         else:
             self._discard = True
@@ -145,6 +165,7 @@ class MapResults:
                 first = self._taken if self._ordered else next(iter(self._chunks))
                 return self._chunks.pop(first)
             error, self._error = self._error, None
+        self.values = iter(())  # else what opens the last chunk, which refers to this, would keep it
         if error is not None:
             raise error
         raise StopIteration
@@ -170,7 +191,10 @@ class MapIterator(Iterator[Any]):
         return self
 
     def __next__(self) -> Any:
-        return self._results.next()
+        results = self._results
+        for value in results.values:
+            return value
+        return results.next()
 
     def close(self) -> None:
         """Draw no more and cancel what has not begun."""

@@ -9,6 +9,7 @@ says when it has done it:
     large 5         keep an answer to item 5 that has no room                                   1 or 0
     clear           what was kept has been sent
     race 7 100      enter lease 7, say so, then claim up to 100 items                           how many it claimed
+    numbers 7 100   like race, with numbers for answers, some of which are sent                how many it ran
     leases 7 100    say so, then claim the leases 7 to 99 one after the other                   how many it claimed
     hold            take the lock and stop; when it goes on, let go of it
 """
@@ -19,8 +20,13 @@ import _multiprocessing  # type: ignore[import-not-found]
 import os
 import signal
 import sys
+from struct import unpack
+from time import perf_counter
 
 from gpool.workers.boards import BOARD, WorkerBoard
+from gpool.workers.cells import MARK, MARKED
+
+SEND_SECONDS = 0.0001
 
 
 def main(fd: int, region: int, name: str) -> None:
@@ -42,12 +48,18 @@ def _do(board: WorkerBoard, lock: _multiprocessing.SemLock, what: str, first: in
             say(board.claim_item(first))
         case "large":
             say(board.keep(first, bytes(BOARD)))
+        case "marked":
+            unfit = (MARKED - (1 << 64), MARKED, 1 << 63, True, None, unpack("d", MARK)[0])
+            say(sum(board.open_cells(first, 2, answer) is not None for answer in unfit))
         case "clear":
-            board.clear()
+            board.clear(first)
             say(1)
         case "race":
             say(enter(board, first))
             say(claim(board, 0, stop))
+        case "numbers":
+            say(enter(board, first))
+            say(run_numbers(board, stop))
         case "leases":
             say(1)
             say(sum(board.claim(lease) for lease in range(first, stop)))
@@ -62,7 +74,7 @@ def enter(board: WorkerBoard, lease: int) -> bool:
     """Begin the lease and open its block, unless it was taken back."""
     claimed = board.claim(lease)
     if claimed:
-        board.open_block(lease)
+        board.open_block()
     return claimed
 
 
@@ -73,6 +85,29 @@ def claim(board: WorkerBoard, first: int, stop: int) -> int:
             return index - first
         assert board.keep(index, answer_to(index))
     return stop - first
+
+
+def run_numbers(board: WorkerBoard, stop: int) -> int:
+    """Run so many items that answer with their numbers, as far as it may; returns how many it ran."""
+    ran = list[int]()
+
+    def run(number: int) -> int:
+        ran.append(number)
+        return number
+
+    items = enumerate(range(stop))
+    for index, item in items:
+        if not board.claim_item(index):
+            break
+        cells = board.open_cells(index, stop, run(item))
+        if cells is None:
+            assert board.keep(index, index)
+            continue
+        last, outcome = cells.run(run, items, int, perf_counter() + SEND_SECONDS)
+        if outcome is not None:
+            board.clear(last + 1)
+    assert ran == list(range(len(ran)))
+    return len(ran)
 
 
 def answer_to(index: int) -> object:

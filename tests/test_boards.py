@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from gpool.workers.barriers import can_fence
 from gpool.workers.boards import BOARD, Begun, Board, Kept
 from gpool.workers.process import SharedLock
 from gpool.workers.stacks import REGION
@@ -19,15 +20,17 @@ from tests.programs import environment
 
 ROUNDS = 1_500
 ITEMS = 60
-LEASES = 4_000
+NUMBERS = 2_000
+KILLS = 30
+LEASES = 16_000
 
 
 class Claimer:
     """``tests.claimer`` in its process, and the board between it and the test."""
 
-    def __init__(self, fd: int, region: int) -> None:
+    def __init__(self, fd: int, region: int, fences: bool) -> None:
         self._lock = SharedLock()
-        self.board = Board(fd, region, self._lock.lock)
+        self.board = Board(fd, region, self._lock.lock, fences=fences)
         _, name = self._lock.__reduce__()[1]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.claimer", str(fd), str(region), name],
@@ -59,14 +62,16 @@ class Claimer:
         self.process.communicate()
 
 
-@pytest.fixture
-def claimer() -> Iterator[Callable[..., Claimer]]:
+@pytest.fixture(params=[True, False], ids=["fences", "locks"])
+def claimer(request: pytest.FixtureRequest) -> Iterator[Callable[..., Claimer]]:
     """Makes claimers, each in a region of the same file."""
+    if request.param and not can_fence():
+        pytest.skip("no barriers here")
     made: list[Claimer] = []
     fd = os.memfd_create("boards")
 
     def make(region: int = 0) -> Claimer:
-        made.append(Claimer(fd, region))
+        made.append(Claimer(fd, region, request.param))
         return made[-1]
 
     yield make
@@ -143,6 +148,58 @@ def test_inv05_each_item_is_claimed_or_taken_back_and_never_both(claimer: MakeCl
     assert any(1 < each < ITEMS for each in limits), "they raced"
 
 
+def test_inv05_each_item_that_answers_with_a_number_is_begun_or_taken_back_and_never_both(claimer: MakeClaimer) -> None:
+    """The way through cells, on which items are claimed by the answers before theirs."""
+    at = claimer()
+    chance = random.Random(5)
+    limits: set[int] = set()
+    for lease in range(1, ROUNDS + 1):
+        at.tell(f"numbers {lease} {NUMBERS}")
+        entered = chance.random() < 0.9 and at.heard()
+        for _ in range(chance.randrange(10_000)):
+            pass
+        before = max(1, revoke(at.board, lease, lease).items)
+        kept = at.board.kept(lease)
+        after = max(1, revoke(at.board, lease, lease).items)
+        if not entered:
+            at.heard()
+        ran = at.heard()
+        assert after <= before, "what was taken back stays taken back"
+        assert ran == after, f"{ran} items have begun, all from number {after} on were taken back"
+        assert at.board.begun() == Begun(lease, ran, ran)
+        for each in (kept, at.board.kept(lease)):
+            assert each is None or list(each.answers) == list(range(each.first, each.first + len(each.answers)))
+        assert kept is None or kept.first + len(kept.answers) in (before, before - 1)
+        limits.add(after)
+    assert any(1 < each < NUMBERS for each in limits), "they raced"
+
+
+def test_inv10_who_is_killed_among_numbers_has_begun_the_item_behind_the_last_answer(claimer: MakeClaimer) -> None:
+    chance = random.Random(5)
+    for lease in range(1, KILLS + 1):
+        at = claimer(lease)
+        at.tell(f"numbers {lease} {NUMBERS}")
+        assert at.heard()
+        for _ in range(chance.randrange(10_000)):
+            pass
+        limited = chance.random() < 0.5 and limit(at.board, lease)
+        at.process.kill()
+        at.process.wait()
+        begun, kept = at.board.begun(), at.board.left(lease)
+        assert kept is not None
+        assert list(kept.answers) == list(range(kept.first, begun.ended))
+        assert begun.ended <= begun.items <= begun.ended + 1
+        assert not limited or begun.items <= limited
+
+
+def test_inv12_a_number_that_is_not_for_cells_is_refused(claimer: MakeClaimer) -> None:
+    at = claimer()
+    at.ask("enter 7")
+    assert at.ask("begin 0") == 1
+    assert at.ask("marked 0") == 0
+    assert at.board.begun() == Begun(7, 1, 0)
+
+
 def test_inv05_a_limit_holds_for_its_own_block_alone(claimer: MakeClaimer) -> None:
     at = claimer()
     at.ask("enter 1")
@@ -173,7 +230,7 @@ def test_inv12_only_what_was_not_sent_is_kept(claimer: MakeClaimer) -> None:
     at = claimer()
     at.ask("enter 7")
     at.ask("claim 0 4")
-    at.ask("clear")
+    at.ask("clear 4")
     assert at.board.kept(7) == Kept(4, [])
     at.ask("claim 4 6")
     assert at.board.kept(7) == Kept(4, answers(4, 6))
@@ -188,7 +245,7 @@ def test_inv12_an_answer_without_room_is_refused_and_harms_none_that_is_kept(cla
     assert at.ask("large 4") == 0
     assert at.board.kept(7) == Kept(0, answers(0, 4))
     assert at.board.begun() == Begun(7, 5, 4), "as long as it was not sent"
-    at.ask("clear")
+    at.ask("clear 5")
     assert at.board.begun() == Begun(7, 5, 5)
     at.ask("claim 5 9")
     assert at.board.kept(7) == Kept(5, answers(5, 9))

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import pickle
 import struct
+from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from time import perf_counter
 from types import NoneType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from gpool.outcome import Outcome, returned
+from gpool.outcome import Outcome, raised, returned
 from gpool.workers import wire
 from gpool.workers.arena import Place, Range
 from gpool.workers.boards import WorkerBoard
@@ -27,6 +29,8 @@ from gpool.workers.payload import Buffer, Function, open_call, open_outcome, pac
 
 Entry = Any
 """A plain value, a list of them, or a pair of a frame's kind and its body."""
+Entries: TypeAlias = "list[Entry] | array[Any]"
+"""In an array, if all are numbers of one type: that is packed and opened in no time."""
 Runner = Callable[[Entry, list[Any]], Entry]
 
 _PLAIN = frozenset((int, float, bool, NoneType, complex))
@@ -45,10 +49,13 @@ _HEAD = struct.Struct("<IIIBI")
 
 def is_plain(value: object) -> bool:
     """True for a value that can stand for itself: it is of a type that pickles without anybody's code, and small."""
+    return is_scalar(value) or (type(value) in _TEXT and len(value) <= _PLAIN_UP_TO)  # type: ignore[arg-type]
+
+
+def is_scalar(value: object) -> bool:
+    """True for a plain value that takes a few bytes."""
     cls = type(value)
-    if cls is int:
-        return -_LARGE < value < _LARGE  # type: ignore[operator]
-    return cls in _PLAIN or (cls in _TEXT and len(value) <= _PLAIN_UP_TO)  # type: ignore[arg-type]
+    return -_LARGE < value < _LARGE if cls is int else cls in _PLAIN  # type: ignore[operator]
 
 
 def pack_item(args: tuple[Any, ...], room: Range | None = None) -> Entry | Packed:
@@ -62,15 +69,17 @@ def pack_item(args: tuple[Any, ...], room: Range | None = None) -> Entry | Packe
     return packed if packed.places else (wire.CALL, packed.body)
 
 
-def plain_entries(items: list[Any], several: bool) -> list[Entry] | None:
+def plain_entries(items: list[Any], several: bool) -> Entries | None:
     """Entries for all these at once if they are plain; ``several`` says that each is a tuple of arguments."""
     values = list(chain.from_iterable(items)) if several else items
     kinds = set(map(type, values))
     if kinds == _INTS:
-        all_plain = min(values) > -_LARGE and max(values) < _LARGE
-    else:
-        all_plain = kinds <= _PLAIN and int not in kinds
-    if not all_plain:
+        try:
+            numbers = array("q", values)
+        except OverflowError:
+            return None
+        return list(map(list, items)) if several else numbers
+    if not kinds <= _PLAIN or int in kinds:
         return None
     return list(map(list, items)) if several else items
 
@@ -88,6 +97,8 @@ def weight(entry: Entry | Packed) -> int:
     """Bytes that an entry takes, roughly."""
     if type(entry) is Packed:
         return len(entry.body) + sum(place.size for place in entry.places)
+    if type(entry) in _TEXT:
+        return len(entry)
     return len(entry[1]) if type(entry) is tuple else 8
 
 
@@ -95,9 +106,9 @@ def pack_entries(entries: Sequence[Entry]) -> bytes:
     return pickle.dumps(entries, _PROTOCOL)
 
 
-def open_entries(body: Buffer) -> list[Entry]:
+def open_entries(body: Buffer) -> Sequence[Entry]:
     """No user code runs here."""
-    entries: list[Entry] = pickle.loads(body)
+    entries: Sequence[Entry] = pickle.loads(body)
     return entries
 
 
@@ -132,8 +143,8 @@ class Keeper(Protocol):
 
 def pack_answers(first: int, answers: Sequence[Entry], *, final: bool) -> bytes:
     """The body of an ANSWERS frame."""
-    failed = sum(map(_failed, answers))
-    parcels = sum(map(_is_parcel, answers))
+    pairs = [] if type(answers) is array or tuple not in set(map(type, answers)) else answers
+    failed, parcels = sum(map(_failed, pairs)), sum(map(_is_parcel, pairs))
     return _HEAD.pack(first, len(answers), failed, final, parcels) + pack_entries(answers)
 
 
@@ -142,7 +153,7 @@ def head_of(body: Buffer | Answers) -> Head:
     return body.head if type(body) is Answers else Head(*_HEAD.unpack_from(body))  # type: ignore[arg-type]
 
 
-def answers_in(body: Buffer | Answers) -> list[Entry]:
+def answers_in(body: Buffer | Answers) -> Sequence[Entry]:
     """The entries of an ANSWERS frame. No user code runs here."""
     return body.entries if type(body) is Answers else open_entries(memoryview(body)[_HEAD.size :])  # type: ignore[arg-type]
 
@@ -192,8 +203,7 @@ def runner(shared: Callable[[], Function] | None, keeper: Keeper | None = None) 
         try:
             value = fn(*args, *tail, **kwargs)
         except BaseException as error:
-            held.append(error)
-            return pack_error(error, held)
+            return _pack_outcome(raised(error), held, keeper)
         return value if type(value) in _PLAIN else _pack_value(value, held, keeper)
 
     return run
@@ -209,9 +219,16 @@ def _run_call(keeper: Keeper | None, entry: Entry, held: list[Any]) -> Entry:
     try:
         value = call.fn(*call.args, **call.kwargs)
     except BaseException as error:
-        held.append(error)
-        return pack_error(error, held)
+        return _pack_outcome(raised(error), held, keeper)
     return value if type(value) in _PLAIN else _pack_value(value, held, keeper)
+
+
+def _pack_outcome(outcome: Outcome, held: list[Any], keeper: Keeper | None) -> Entry:
+    value, error = outcome
+    if error is None:
+        return value if type(value) in _PLAIN else _pack_value(value, held, keeper)
+    held.append(error)
+    return pack_error(error, held)
 
 
 def _pack_value(value: Any, held: list[Any], keeper: Keeper | None) -> Entry:
@@ -244,25 +261,53 @@ def run_block(
     """
     begun = sent = perf_counter()
     first = 0
-    answers: list[Entry] = []
+    answers: Entries = []
     held: list[Any] = []
     run: Runner | None = None
     claim, keep = board.claim_item, board.keep
-    for index, entry in enumerate(entries):
+    quick = shared is not None and (type(entries) is array or _ALONE.issuperset(map(type, entries)))
+    items = enumerate(list(entries))
+    for index, entry in items:
         if not claim(index):
             break
         if run is None:  # not before the first item is claimed: who opens the function is to blame for it
             run = runner(shared, keeper)
         answer = run(entry, held)
         between()
-        answers.append(answer)
-        kept = keep(index, answer)
+        if quick and shared and not answers and not held and (cells := board.open_cells(index, len(entries), answer)):
+            index, outcome = cells.run(_caller(shared()), items, between, sent + _SEND_SECONDS)  # noqa: PLW2901
+            if outcome is None:
+                answers = cells.kept(index + 1)
+                continue
+            answer, kept = _pack_outcome(outcome, held, keeper), False
+            between()
+            answers = _with(cells.kept(index), answer)
+            quick = type(answers) is array  # else the next number might be followed by another such answer
+            del outcome
+        else:
+            kept = keep(index, answer)
+            answers.append(answer)
         now = perf_counter()
         if not kept or now - sent > _SEND_SECONDS:
             send(pack_answers(first, answers, final=False), now - begun)
-            board.clear()
+            board.clear(index + 1)
             first, answers, sent = index + 1, [], now
         if held:
             del entry, answer
             held.clear()
     send(pack_answers(first, answers, final=True), perf_counter() - begun)
+
+
+def _caller(function: Function) -> Callable[[Entry], Any]:
+    """The function, to be called with an entry alone."""
+    fn, tail, kwargs = function
+    return (lambda entry: fn(entry, *tail, **kwargs)) if tail or kwargs else fn
+
+
+def _with(numbers: array[Any], answer: Entry) -> Entries:
+    """One answer more."""
+    if type(answer) is type(numbers[0]):
+        with suppress(OverflowError):
+            numbers.append(answer)
+            return numbers
+    return [*numbers, answer]

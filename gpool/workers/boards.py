@@ -1,16 +1,29 @@
 """Boards: shared memory in which a worker says what it has begun, and learns what it may not begin any more.
 
 Owns what stands where on a board, which is the end of the worker's region in the pool's memory file. Before a worker
-begins a lease, or an item of a block, it *claims* it there under a lock; the supervisor takes the lock to take back
-whatever has not been claimed. That makes three things exact:
+begins a lease, or an item of a block, it *claims* it there; the supervisor takes back whatever has not been claimed.
+That makes three things exact:
 
 - Which leases and items have begun: each has either begun or is taken back, never both.
 - Who is to blame when the worker dies: what it had claimed and not answered.
 - That no finished answer of a block is lost: each is kept on the board before the next item is claimed, until it was
   sent.
 
-The lock is a semaphore in shared memory and costs no system call when nobody else wants it. The supervisor never waits
-for a worker: from one that was stopped with the lock in its hand nothing can be taken back as long as it stands still.
+Leases are claimed under a lock. It is a semaphore in shared memory and costs no system call when nobody else wants it.
+The supervisor never waits for a worker: from one that was stopped with the lock in its hand nothing can be taken back
+as long as it stands still.
+
+Items are claimed without the lock, if the two can have barriers (``gpool.workers.barriers``). The worker writes that it
+has begun item *i*, then reads the last item that may begin; if that is before *i*, it asks again under the lock. The
+supervisor, with the lock, writes that no item but the first may begin, makes a fence, reads what has begun, and writes
+the last of that for good. Take any claim. If the worker wrote before the fence, the supervisor has read it and lets the
+item be begun, whatever the worker reads. If not, the worker reads after the fence, finds that the item may not begin,
+waits for the lock and finds what has been decided: that the item was taken back. That it wrote a claim then says
+nothing, so what has begun is never more than what may. A worker that is stopped or killed between any two steps has
+begun the item if and only if the supervisor reads it so.
+
+Numbers are kept in *cells*, one for each item, which are filled with a mark beforehand. To write the answer of an item
+to its cell is to claim the next one. So there is one word to write for each item, and one to read.
 """
 
 from __future__ import annotations
@@ -19,24 +32,33 @@ import io
 import mmap
 import os
 import pickle
-import struct
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
+from gpool.workers import barriers
+from gpool.workers.cells import MARK, MARKED, Cells
 from gpool.workers.stacks import BOARD, REGION
+from gpool.workers.windows import Window, system
 
 _LEASE = 0  # the one begun last
 _BEGUN = 1  # items of it that were claimed, if it is a block
 _DONE = 2  # items of it whose answers are kept, or sent
 _FIRST = 3  # the first item whose answer is kept
 _REVOKED = 4  # no lease up to this one may be claimed,
-_SPARED = 5  # but for this one
-_LIMITED = 6  # the lease to which the limit applies
-_LIMIT = 7  # items of it that may be claimed
-_WORDS = struct.Struct("8Q")
-_AREA = 64
+_SPARED = 5  # but for this one, of which one item may be
+_LAST = 6  # the last item of the lease begun last that may be claimed
+_FENCED = 7  # items are claimed without the lock
+_IN_CELLS = 8  # answers are kept in cells: the code of the format; what is claimed and kept is found there
+_SIZE = 9  # and of how many items
+_AREA = 128
+_ANY_ITEM = 1 << 62
 _LOCK_SECONDS = 0.002
 """For the lock, which is held for less than a microsecond by a worker that runs."""
+_CODES: dict[type, Literal["q", "d"]] = {int: "q", float: "d"}
+"""Formats of cells."""
+_CELLS = (BOARD - _AREA) // 8
 
 
 class Lock(Protocol):
@@ -58,18 +80,24 @@ class Kept(NamedTuple):
     """Answers found on a board: of the items from number ``first`` on."""
 
     first: int
-    answers: list[Any]
+    answers: Sequence[Any]
 
 
 class Board:
-    """A worker's region, as the program sees it."""
+    """A worker's region, as the program sees it.
 
-    def __init__(self, fd: int, region: int, lock: Lock) -> None:
-        self._fd = fd
-        self._start = (region + 1) * REGION - BOARD
-        self._lock = lock
+    Args:
+        fences: whether items may be claimed without the lock.
+    """
+
+    def __init__(self, fd: int, region: int, lock: Lock, *, fences: bool = True) -> None:
         os.pwrite(fd, b"\0", (region + 1) * REGION - 1)  # it reaches to here; truncating it might make it shorter
-        os.pwrite(fd, bytes(_AREA), self._start)
+        self._memory = _mapped(fd, region)
+        self._bytes = self._memory.bytes()
+        self._bytes[:_AREA] = bytes(_AREA)
+        self._words, self._cells = self._bytes[:_AREA].cast("Q"), self._bytes[_AREA:].cast("Q")
+        self._lock = lock
+        self._words[_FENCED] = fences and barriers.can_fence()
 
     def revoke(self, last: int, spare: int) -> Begun | None:
         """Let the worker begin no lease up to ``last`` any more, except ``spare``, and no more items of its block.
@@ -79,12 +107,25 @@ class Board:
         if not self._lock.acquire(True, _LOCK_SECONDS):
             return None
         try:
-            words = self._words()
-            begun = Begun(words[_LEASE], words[_BEGUN]) if words[_LEASE] >= spare else Begun(words[_LEASE], 0)
-            limited, limit = max(begun.lease, spare), max(1, begun.items)
-            os.pwrite(self._fd, struct.pack("4Q", last, spare, limited, limit), self._start + _REVOKED * 8)
+            words = self._words
+            lease, items = words[_LEASE], 0
+            if lease >= spare:
+                items = self._limit()
+            if items >= 0:
+                words[_REVOKED], words[_SPARED] = last, spare
         finally:
             self._lock.release()
+        return Begun(lease, items) if items >= 0 else None
+
+    def _limit(self) -> int:
+        """Let the worker begin no more items of its block; returns how many it has begun, or -1 if nobody can tell."""
+        words = self._words
+        before, words[_LAST] = words[_LAST], 0  # in this order; a claim that sees it waits for the lock
+        if not self._fence():
+            words[_LAST] = before
+            return -1
+        begun = min(self._claimed(), before + 1)
+        words[_LAST] = max(0, begun - 1)
         return begun
 
     def kept(self, lease: int) -> Kept | None:
@@ -98,19 +139,50 @@ class Board:
 
     def left(self, lease: int) -> Kept | None:
         """``kept``, without the lock: of a worker that has died."""
-        words = self._words()
+        words = self._words
         if words[_LEASE] != lease:
             return None
-        pickles = pickle.Unpickler(io.BytesIO(os.pread(self._fd, BOARD - _AREA, self._start + _AREA)))
-        return Kept(words[_FIRST], [pickles.load() for _ in range(words[_DONE] - words[_FIRST])])
+        code, first, done = words[_IN_CELLS], words[_FIRST], self._done()
+        if not self._fence():  # what is counted is complete
+            return None
+        if code:
+            return Kept(first, array(chr(code), self._cells[first:done].tobytes()))
+        pickles = pickle.Unpickler(io.BytesIO(self._bytes[_AREA:]))
+        return Kept(first, [pickles.load() for _ in range(done - first)])
 
     def begun(self) -> Begun:
         """Of a worker that has died: what it had begun last."""
-        words = self._words()
-        return Begun(words[_LEASE], words[_BEGUN], words[_DONE])
+        words = self._words
+        return Begun(words[_LEASE], min(self._claimed(), words[_LAST] + 1), self._done())
 
-    def _words(self) -> tuple[int, ...]:
-        return _WORDS.unpack(os.pread(self._fd, _WORDS.size, self._start))
+    def _fence(self) -> bool:
+        """False if it is needed and there is none."""
+        return not self._words[_FENCED] or barriers.fence()
+
+    def _claimed(self) -> int:
+        words = self._words
+        return min(self._done() + 1, words[_SIZE]) if words[_IN_CELLS] else words[_BEGUN]
+
+    def _done(self) -> int:
+        words = self._words
+        if not words[_IN_CELLS]:
+            return words[_DONE]
+        return bisect_left(self._cells, True, words[_FIRST], words[_SIZE], key=MARKED.__eq__)
+
+
+class _Map:
+    """``Window``, where the system has none."""
+
+    def __init__(self, fd: int, start: int) -> None:
+        self._map = mmap.mmap(fd, BOARD, offset=start)
+
+    def bytes(self) -> memoryview:
+        return memoryview(self._map)
+
+
+def _mapped(fd: int, region: int) -> Window | _Map:
+    start = (region + 1) * REGION - BOARD
+    return _Map(fd, start) if system() is None else Window(fd, start, BOARD, private=False)
 
 
 class WorkerBoard:
@@ -128,8 +200,10 @@ class WorkerBoard:
 
     def __init__(self, fd: int, region: int, lock: Lock) -> None:
         self._map = mmap.mmap(fd, BOARD, offset=(region + 1) * REGION - BOARD)
-        self._words = memoryview(self._map)[:_AREA].cast("Q")
+        self._bytes = memoryview(self._map)
+        self._words = self._bytes[:_AREA].cast("Q")
         self._acquire, self._release = lock.acquire, lock.release
+        self._words[_FENCED] = self._fenced = bool(self._words[_FENCED]) and barriers.join()
         # It writes straight to the board. An answer has no parts that are worth remembering: each stands alone.
         self._pickler = pickle.Pickler(self._map, pickle.HIGHEST_PROTOCOL)
         self._pickler.fast = True
@@ -140,23 +214,20 @@ class WorkerBoard:
         self._acquire()
         free = lease > words[_REVOKED] or lease == words[_SPARED]
         if free:
-            words[_BEGUN] = words[_DONE] = words[_FIRST] = 0
+            words[_IN_CELLS] = words[_BEGUN] = words[_DONE] = words[_FIRST] = 0
+            words[_LAST] = 0 if lease == words[_SPARED] else _ANY_ITEM
             words[_LEASE] = lease
         self._release()
         return free
 
-    def open_block(self, lease: int) -> None:
+    def open_block(self) -> None:
         """The lease just begun is a block's."""
-        words, acquire, release, dump = self._words, self._acquire, self._release, self._pickler.dump
+        words, dump = self._words, self._pickler.dump
         self._map.seek(_AREA)
 
         def claim_item(index: int) -> bool:
-            acquire()
-            free = words[_LIMITED] != lease or index < words[_LIMIT]
-            if free:
-                words[_BEGUN] = index + 1
-            release()
-            return free
+            words[_BEGUN] = index + 1
+            return index <= words[_LAST] or self._claim_locked(index)
 
         def keep(index: int, answer: Any) -> bool:
             try:
@@ -166,12 +237,42 @@ class WorkerBoard:
             words[_DONE] = index + 1  # after the answer, so what is counted is complete
             return True
 
-        self.claim_item, self.keep = claim_item, keep
+        self.claim_item, self.keep = claim_item if self._fenced else self._claim_locked, keep
 
-    def clear(self) -> None:
-        """The answers have been sent."""
+    def _claim_locked(self, index: int) -> bool:
         words = self._words
         self._acquire()
-        words[_FIRST] = words[_DONE] = words[_BEGUN]
+        free = index <= words[_LAST]
+        words[_BEGUN] = index + free
+        self._release()
+        return free
+
+    def clear(self, ended: int) -> None:
+        """The answers to so many items have been sent, and no more were begun."""
+        words = self._words
+        self._acquire()
+        words[_SIZE] = ended  # from left to right and from here on down it says the same, should the worker be killed
+        words[_FIRST] = words[_DONE] = words[_BEGUN] = ended
+        words[_IN_CELLS] = 0
         self._release()
         self._map.seek(_AREA)
+
+    def open_cells(self, first: int, size: int, answer: Any) -> Cells | None:
+        """Keep answers in cells from that to item ``first`` on, of ``size`` items; nothing else is kept.
+
+        None, and nothing is done, where that can't be.
+        """
+        code = _CODES.get(type(answer))
+        if code is None or not self._fenced or not first + 1 < size <= _CELLS:
+            return None
+        words, cells = self._words, self._bytes[_AREA:].cast(code)
+        self._bytes[_AREA + first * 8 : _AREA + size * 8] = MARK * (size - first)
+        if answer == cells[first]:
+            return None
+        try:
+            cells[first] = answer
+        except ValueError:
+            return None
+        words[_SIZE] = size
+        words[_IN_CELLS] = ord(code)  # and the next item is claimed
+        return Cells(cells, first, words, _LAST, self._claim_locked)

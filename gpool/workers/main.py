@@ -29,6 +29,7 @@ from gpool.workers.blocks import open_entries, run_block
 from gpool.workers.boards import Lock, WorkerBoard
 from gpool.workers.parcels import Parcel, open_parcel
 from gpool.workers.stacks import write_stacks
+from gpool.workers.streams import flush_streams, flusher
 from gpool.workers.windows import Panes
 from gpool.workers.wire import Frame, FrameReader
 
@@ -79,8 +80,6 @@ class Setup(NamedTuple):
 
 def run(setup: Setup) -> None:
     """The target of a worker's process."""
-    global _forked  # noqa: PLW0603
-    _forked = False  # this process may itself have been forked from a worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program decides what Ctrl-C means
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -92,8 +91,6 @@ def run(setup: Setup) -> None:
         os.environ.update(setup.env)
     if setup.nice:
         os.nice(setup.nice)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_note_fork)
     try:
         worker = _Worker(setup.stream.fd)
         if setup.stacks is not None:
@@ -210,6 +207,9 @@ class _Worker:
         self._pid = os.getpid()
         self._sending = threading.Lock()
         self._sender = 0  # the thread that is at it
+        self._after_user_code, note = flusher(self._end_if_forked)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=note)
         self._shared: dict[int, payload.Buffer] = {}
         self._functions: dict[int, payload.Function] = {}  # of ``_shared``, those unpickled already
 
@@ -234,7 +234,7 @@ class _Worker:
         except BaseException:
             import traceback
 
-            _flush()
+            flush_streams()
             self._send(wire.UNREADY, 0, traceback.format_exc().encode(), 0.0)
             return False
         return True
@@ -272,7 +272,7 @@ class _Worker:
         lease = frame.number
         (shared,) = SHARED.unpack_from(frame.body)
         entries = open_entries(memoryview(frame.body)[SHARED.size :])
-        self.board.open_block(lease)
+        self.board.open_block()
 
         def send(answers: bytes, seconds: float) -> None:
             self._send(wire.ANSWERS, lease, answers, seconds)
@@ -280,9 +280,8 @@ class _Worker:
         function = (lambda: self._function(shared)) if shared else None
         run_block(entries, function, self.board, self._after_user_code, send, self.memory)
 
-    def _after_user_code(self) -> None:
-        _flush()
-        if _forked:
+    def _end_if_forked(self) -> None:
+        if os.getpid() != self._pid:
             os._exit(0)  # the task forked, and this is the other process: it has no business here
 
     def _run(self, frame: Frame) -> Answer:
@@ -402,14 +401,6 @@ def run_call(
         return Answer(wire.UNSENDABLE, payload.pack_error(error)[1], seconds, (function, value, error))
 
 
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked  # noqa: PLW0603
-    _forked = True
-
-
 def _end_with_program() -> NoReturn:
     """The program has gone. The kernel ends the worker's group too, but not if the worker is quicker to go itself."""
     if os.getpgrp() == os.getpid():
@@ -430,20 +421,3 @@ def _write_all(fd: int, data: bytes) -> None:
             rest = rest[os.write(fd, rest) :]
         except BlockingIOError:  # a task has changed the descriptor's mode
             _await(fd, select.POLLOUT)
-
-
-def _flush() -> None:
-    """The streams may be closed, deleted, or replaced by something that is no stream."""
-    try:  # once per item: suppress() would cost more than the flush
-        sys.stdout.flush()
-    except BaseException:
-        _flush_stderr()
-    else:
-        _flush_stderr()
-
-
-def _flush_stderr() -> None:
-    try:
-        sys.stderr.flush()
-    except BaseException:
-        return

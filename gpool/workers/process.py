@@ -42,7 +42,7 @@ from gpool.workers.payload import Sealed, preload
 from gpool.workers.returns import Returns, was_used
 from gpool.workers.stacks import DIE, SHOW, Stacks
 
-_PRELOAD = ["gpool.workers.main", "gpool.workers.logs", "gpool.errors", "cloudpickle", "faulthandler"]
+_PRELOAD = ["gpool.workers.main", "gpool.workers.logs", "gpool.errors", "cloudpickle", "ctypes", "faulthandler"]
 
 _GLANCE_SECONDS = 0.001
 _SPARE_DESCRIPTORS = 12
