@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gpool.workers.boards import BOARD, Begun, Board, Kept
-from gpool.workers.process import SharedLock
+from gpool.workers.journey import SharedLock
 from gpool.workers.stacks import REGION
 from tests.claimer import answer_to
 from tests.programs import environment

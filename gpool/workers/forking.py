@@ -1,0 +1,126 @@
+"""The program's end of the fork server.
+
+Owns the server's process and the socket to it. The server itself is ``gpool.workers.server``. It is gpool's own: the
+user's shared one, and its preload list, stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import process, resource_tracker, spawn, util
+
+from gpool.workers.owned import disown, own, starting
+
+
+class ForkServer:
+    """A fork server shared by the pools of this process: started for the first of them, ended with the last."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._pid = 0
+        self._fd = -1  # of the socket
+
+    def acquire(self) -> None:
+        with starting:
+            self._users += 1
+            with suppress(OSError):  # who asks for a process will be told
+                self._ensure_running()
+
+    def release(self) -> None:
+        with starting:
+            self._users -= 1
+            if self._users == 0:
+                self._end()
+
+    def fork(self, fds: Sequence[int]) -> tuple[int, int]:
+        """Ask for a process. Returns where it is told of, and where it reads what it is to be."""
+        self._ensure_running()
+        sentinel, tell = os.pipe()
+        told, say = os.pipe()
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, self._fd)
+        try:
+            socket.send_fds(server, [b"\0"], [told, tell, _tracker(), *fds])
+        except BaseException:
+            os.close(sentinel)
+            os.close(say)
+            raise
+        finally:
+            server.detach()
+            os.close(told)
+            os.close(tell)
+        return sentinel, say
+
+    def forget(self) -> None:
+        """In a forked child: the server is the parent's."""
+        self.__init__()  # type: ignore[misc]
+
+    def _ensure_running(self) -> None:
+        if self._pid and _hung_up(self._fd):
+            self._end()
+        if not self._pid:
+            self._start()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fd = own(ours.detach())
+            try:
+                paths = [process.ORIGINAL_DIR if path == "" else path for path in sys.path]  # type: ignore[attr-defined]
+                command = (
+                    f"import sys; sys.path[:] = {[path for path in paths if isinstance(path, str)]!r}; "
+                    f"from gpool.workers.server import serve; serve({theirs.fileno()})"
+                )
+                interpreter = spawn.get_executable()
+                line = [interpreter, *util._args_from_interpreter_flags(), "-c", command]  # type: ignore[attr-defined]
+                with without_interrupt():
+                    self._pid = util.spawnv_passfds(interpreter, line, [theirs.fileno()])  # type: ignore[arg-type]
+            except BaseException:
+                disown(fd)
+                raise
+        self._fd = fd
+
+    def _end(self) -> None:
+        """All its children are gone and reaped, so nothing is lost by not asking politely."""
+        pid, fd = self._pid, self._fd
+        self._pid, self._fd = 0, -1
+        if pid:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            disown(fd)
+
+
+def _tracker() -> int:
+    fd = resource_tracker.getfd()
+    assert fd is not None
+    return fd
+
+
+@contextmanager
+def without_interrupt() -> Iterator[None]:
+    """With SIGINT blocked in this thread; a process started inside inherits that until it ignores the signal."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _hung_up(fd: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, 0)
+    return bool(poller.poll(0))
+
+
+fork_server = ForkServer()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=fork_server.forget)
