@@ -1,11 +1,13 @@
-"""The program's end of the fork server.
+"""Which start method, and the program's end of the fork server.
 
 Owns the server's process and the socket to it. The server itself is ``gpool.workers.server``. It is gpool's own: the
-user's shared one, and its preload list, stay as they are.
+user's shared one, and its preload list, stay as they are. Imports little, so that the server can be started before
+the program imports the rest.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import select
 import signal
@@ -14,8 +16,27 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import process, resource_tracker, spawn, util
+from typing import Any
 
 from gpool.workers.owned import disown, own, starting
+
+
+def start_method(mp_context: Any) -> str:
+    """The method's name from what the standard library's executors take, or a name, or None.
+
+    Raises:
+        ValueError: the platform lacks that method.
+    """
+    known = multiprocessing.get_all_start_methods()
+    if mp_context is None:
+        name = "forkserver" if "forkserver" in known else "spawn"
+    else:
+        name = mp_context if isinstance(mp_context, str) else mp_context.get_start_method()
+    if name not in known:
+        raise ValueError(f"start method must be one of {', '.join(known)}, not {name!r}")
+    if name == "forkserver" and getattr(sys, "frozen", False):
+        return "spawn"  # what a frozen program's executable runs is the program: only spawn has an arrangement for that
+    return str(name)
 
 
 class ForkServer:
@@ -122,5 +143,19 @@ def _hung_up(fd: int) -> bool:
 
 
 fork_server = ForkServer()
+
+
+@contextmanager
+def coming_up(method: str) -> Iterator[None]:
+    """Inside, the method's fork server, if it has one, is being started. It stays if somebody acquires it there."""
+    if method == "forkserver":
+        fork_server.acquire()
+    try:
+        yield
+    finally:
+        if method == "forkserver":
+            fork_server.release()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=fork_server.forget)

@@ -1,7 +1,7 @@
 """One child process: spawn it, talk about its descriptors, kill its tree, reap it.
 
-Owns the start methods, and most of what multiprocessing is used for; what else is in ``gpool.workers.journey`` and
-``gpool.workers.forking``. Knows nothing of tasks.
+Owns how each start method starts one. Knows nothing of tasks. Multiprocessing is used here and in
+``gpool.workers.journey``, ``gpool.workers.forking`` and ``gpool.workers.tracker``, and nowhere else.
 
 What differs from ``multiprocessing.Process.start``, and why:
 
@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import errno
 import io
-import multiprocessing
 import os
 import select
 import signal
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing import context, popen_fork, popen_spawn_posix, process, reduction, resource_tracker, spawn, util
@@ -44,27 +42,6 @@ from gpool.workers.stacks import DIE, SHOW, Stacks
 _GLANCE_SECONDS = 0.001
 _SPARE_DESCRIPTORS = 12
 """What a start needs for a moment, the fork server's own included; two of them stay open as long as the worker."""
-
-
-def start_method(mp_context: Any) -> str:
-    """The method's name from what the standard library's executors take, or a name, or None.
-
-    Raises:
-        ValueError: the platform lacks that method.
-    """
-    known = multiprocessing.get_all_start_methods()
-    if mp_context is None:
-        name = "forkserver" if "forkserver" in known else "spawn"
-    else:
-        name = mp_context if isinstance(mp_context, str) else mp_context.get_start_method()
-    if name not in known:
-        raise ValueError(f"start method must be one of {', '.join(known)}, not {name!r}")
-    if name == "forkserver" and getattr(sys, "frozen", False):
-        return "spawn"  # what a frozen program's executable runs is the program: only spawn has an arrangement for that
-    return str(name)
-
-
-# -- processes --------------------------------------------------------------------------------------------------
 
 
 def _pickled(newborn: process.BaseProcess, popen: Any) -> memoryview:
