@@ -42,6 +42,7 @@ FLOORS = {
     "workers.journey": 3,
     "workers.server": 3,
     "workers.owned": 3,
+    "workers.tracker": 4,
     "workers.backend": 3,
     "snapshot": 3,
     "delivery": 3,
@@ -67,7 +68,7 @@ FLOORS = {
 }
 IMPURE = {"time", "threading", "os", "random", "multiprocessing", "psutil", "asyncio", "socket", "selectors"}
 ONLY = {
-    "multiprocessing": {"workers.process", "workers.forking", "workers.journey"},
+    "multiprocessing": {"workers.process", "workers.forking", "workers.journey", "workers.tracker"},
     "psutil": {"workers.health"},
     "cloudpickle": {"workers.payload"},
 }

@@ -481,3 +481,26 @@ def test_inv18_the_users_forkserver_lives_on(tmp_path: Path) -> None:
         """,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_a_worker_shares_is_the_programs_to_track(tmp_path: Path) -> None:
+    """Also in a program that had no resource tracker before: what a worker has made is there when it has gone."""
+    done = run_script(
+        tmp_path,
+        """
+        from multiprocessing.shared_memory import SharedMemory
+        import gpool
+        def make():
+            memory = SharedMemory(create=True, size=8)
+            memory.buf[:3] = b"abc"
+            memory.close()
+            return memory.name
+        with gpool.GroupedPool(1) as pool:
+            name = pool.submit(make).result()
+        memory = SharedMemory(name)
+        print(bytes(memory.buf[:3]))
+        memory.close()
+        memory.unlink()
+        """,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b'abc'\n", "")

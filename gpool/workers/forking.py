@@ -15,10 +15,11 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import process, resource_tracker, spawn, util
+from multiprocessing import process, spawn, util
 from typing import Any
 
-from gpool.workers.owned import disown, own, starting
+from gpool.workers import tracker
+from gpool.workers.owned import blocked, disown, own, starting
 
 
 def start_method(mp_context: Any) -> str:
@@ -59,14 +60,17 @@ class ForkServer:
             if self._users == 0:
                 self._end()
 
-    def fork(self, fds: Sequence[int]) -> tuple[int, int]:
-        """Ask for a process. Returns where it is told of, and where it reads what it is to be."""
+    def fork(self, fds: Sequence[int], lock: str) -> tuple[int, int]:
+        """Ask for a process, and for a lock of that name.
+
+        Returns where it is told of, and where it reads what it is to be.
+        """
         self._ensure_running()
         sentinel, tell = os.pipe()
         told, say = os.pipe()
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, self._fd)
         try:
-            socket.send_fds(server, [b"\0"], [told, tell, _tracker(), *fds])
+            socket.send_fds(server, [lock.encode() or b"\0"], [told, tell, tracker.pipe(), *fds])
         except BaseException:
             os.close(sentinel)
             os.close(say)
@@ -99,7 +103,7 @@ class ForkServer:
                 )
                 interpreter = spawn.get_executable()
                 line = [interpreter, *util._args_from_interpreter_flags(), "-c", command]  # type: ignore[attr-defined]
-                with without_interrupt():
+                with blocked(signal.SIGINT):
                     self._pid = util.spawnv_passfds(interpreter, line, [theirs.fileno()])  # type: ignore[arg-type]
             except BaseException:
                 disown(fd)
@@ -115,25 +119,6 @@ class ForkServer:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             disown(fd)
-
-
-def _tracker() -> int:
-    fd = resource_tracker.getfd()
-    assert fd is not None
-    return fd
-
-
-@contextmanager
-def without_interrupt() -> Iterator[None]:
-    """With SIGINT blocked in this thread; a process started inside inherits that until it ignores the signal."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _hung_up(fd: int) -> bool:

@@ -10,8 +10,9 @@ import _multiprocessing  # type: ignore[import-not-found]  # its locks, without 
 import atexit
 import os
 import sys
+from contextlib import suppress
 from itertools import count
-from multiprocessing import process, reduction, resource_tracker, spawn, util
+from multiprocessing import context, process, reduction, resource_tracker, spawn, util
 from typing import Any
 
 _arrived: list[int] = []
@@ -20,8 +21,14 @@ _RUNS_EXIT_HANDLERS = sys.version_info >= (3, 13)
 """Whether children of the standard library's fork server call what they have registered with atexit."""
 
 
-def begin(told: int, tracker: int, fds: list[int]) -> int:
+_inherited_lock: Any = None
+"""There: the lock that the server made for it."""
+
+
+def begin(told: int, tracker: int, fds: list[int], lock: Any) -> int:
     """In a process of the fork server's: be what is told. Returns the exit code."""
+    global _inherited_lock  # noqa: PLW0603
+    _inherited_lock = lock
     resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]
     _arrived[:] = fds
     if not _RUNS_EXIT_HANDLERS:
@@ -92,7 +99,7 @@ class SharedLock:
     """
 
     def __init__(self) -> None:
-        self._name: str | None = f"/gpool-{os.getpid()}-{next(_lock_numbers)}-{os.urandom(4).hex()}"
+        self._name: str | None = _new_name()
         resource_tracker.register(self._name, "semaphore")  # it removes the name should the program be killed
         try:
             self.lock = _multiprocessing.SemLock(1, 1, 1, self._name, False)
@@ -102,6 +109,9 @@ class SharedLock:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OpenedLock, (self.lock.handle, self._name)
+
+    def process_runs(self) -> None:
+        """What becomes the worker has been started."""
 
     def forget_name(self) -> None:
         """The worker has opened it, or never will."""
@@ -114,6 +124,63 @@ class SharedLock:
 _lock_numbers = count(1)
 
 
+def _new_name() -> str:
+    return f"/gpool-{os.getpid()}-{next(_lock_numbers)}-{os.urandom(4).hex()}"
+
+
+class ServedLock:
+    """A lock that the fork server makes and the worker inherits; this process opens it by its name, which then goes.
+
+    Should the program be killed before, the server removes the name.
+    """
+
+    def __init__(self) -> None:
+        self.name = _new_name()
+        self._opened: Any = None
+
+    @property
+    def lock(self) -> ServedLock:
+        return self
+
+    def acquire(self, block: bool = True, timeout: float | None = None, /) -> bool:
+        return bool(self._opened.acquire(block, timeout))
+
+    def release(self) -> None:
+        self._opened.release()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        context.get_spawning_popen().lock = self.name  # type: ignore[union-attr]
+        return _InheritedLock, ()
+
+    def process_runs(self) -> None:
+        """What becomes the worker has been started."""
+        self._opened = _multiprocessing.SemLock._rebuild(0, 1, 1, self.name)
+        remove_name(self.name)
+
+    def forget_name(self) -> None:
+        """The worker has it, or never will."""
+        if self._opened is None:
+            remove_name(self.name)
+
+
+class _InheritedLock:
+    """A ``ServedLock`` on the other side."""
+
+    def __init__(self) -> None:
+        self.lock = _inherited_lock
+
+
+def make_lock(name: str) -> Any:
+    """In the fork server: the lock of a ``ServedLock``."""
+    return _multiprocessing.SemLock(1, 1, 1, name, False)
+
+
+def remove_name(name: str) -> None:
+    """The lock stays for who has it."""
+    with suppress(FileNotFoundError):
+        _multiprocessing.sem_unlink(name)
+
+
 class OpenedLock:
     """A ``SharedLock`` on the other side."""
 
@@ -123,7 +190,7 @@ class OpenedLock:
 
 def has_semaphores() -> bool:
     try:
-        _multiprocessing.SemLock(1, 1, 1, f"/gpool-{os.getpid()}-{os.urandom(4).hex()}", True)
+        _multiprocessing.SemLock(1, 1, 1, _new_name(), True)
     except OSError:
         return False
     return True

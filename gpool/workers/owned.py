@@ -1,14 +1,16 @@
-"""Descriptors that are the program's alone, and when the program may fork.
+"""Descriptors that are the program's alone, and what a program must not do while it starts a process.
 
-They are kept in a set and closed in every forked child, a worker or the user's own: a copy there would keep a worker
-alive after the program's end.
+The descriptors are kept in a set and closed in every forked child, a worker or the user's own: a copy there would
+keep a worker alive after the program's end.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _program_fds: set[int] = set()
 starting = threading.RLock()
@@ -27,6 +29,19 @@ def disown(fd: int) -> None:
     if fd in _program_fds:
         _program_fds.discard(fd)
         os.close(fd)
+
+
+@contextmanager
+def blocked(*signals: int) -> Iterator[None]:
+    """With these blocked in this thread: a process started inside inherits that, until it ignores them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_forked_child() -> None:

@@ -26,14 +26,25 @@ from multiprocessing import context, popen_fork, popen_spawn_posix, process, red
 from time import monotonic, sleep
 from typing import Any
 
+from gpool.workers import tracker
 from gpool.workers.arena import Range
 from gpool.workers.backend import Settings
 from gpool.workers.boards import Board
-from gpool.workers.forking import fork_server, without_interrupt
-from gpool.workers.journey import Forked, Newborn, PassedFd, Served, ServedFd, SharedLock, Spawned, has_semaphores
+from gpool.workers.forking import fork_server
+from gpool.workers.journey import (
+    Forked,
+    Newborn,
+    PassedFd,
+    Served,
+    ServedFd,
+    ServedLock,
+    SharedLock,
+    Spawned,
+    has_semaphores,
+)
 from gpool.workers.logs import lowest_level
 from gpool.workers.main import Setup, run
-from gpool.workers.owned import disown, own, starting
+from gpool.workers.owned import blocked, disown, own, starting
 from gpool.workers.payload import Sealed, preload
 from gpool.workers.returns import Returns, was_used
 from gpool.workers.server import NUMBER
@@ -65,13 +76,21 @@ def _write(fd: int, data: memoryview) -> None:
 
 
 class _ServedPopen(popen_fork.Popen):
-    """A process of the fork server's. ``sentinel`` is where the server tells of it."""
+    """A process of the fork server's.
+
+    Attributes:
+        sentinel: where the server tells of it.
+        lock: the name of the one that the server is to make for it.
+    """
 
     DupFd = ServedFd
+    lock = ""
 
     def __init__(self, newborn: process.BaseProcess) -> None:
         self._fds: list[int] = []
         super().__init__(newborn)
+        with suppress(OSError):  # what user code has it do waits until the next worker's start
+            tracker.start()
 
     def duplicate_for_child(self, fd: int) -> int:
         self._fds.append(fd)
@@ -79,7 +98,7 @@ class _ServedPopen(popen_fork.Popen):
 
     def _launch(self, newborn: process.BaseProcess) -> None:
         data = _pickled(newborn, self)
-        self.sentinel, say = fork_server.fork(self._fds)
+        self.sentinel, say = fork_server.fork(self._fds, self.lock)
         self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
         _write(say, data)
         self.pid = self._heard()
@@ -215,7 +234,7 @@ class WorkerProcess:
         self._stacks = stacks
         self._region = stacks.reserve()
         self.range = host.reserve_range()
-        self._lock: SharedLock | None = None
+        self._lock: SharedLock | ServedLock | None = None
         self.board: Board | None = None
         with starting:
             _check_descriptors(host.lifeline)
@@ -224,7 +243,7 @@ class WorkerProcess:
             self.stream = own(ours.detach())
             self._pidfd: int | None = None
             if host.has_boards and stacks.fd is not None:
-                self._lock = SharedLock()
+                self._lock = ServedLock() if method == "forkserver" else SharedLock()
                 self.board = Board(stacks.fd, self._region, self._lock.lock)
             passed = [theirs.fileno(), host.lifeline, *([] if stacks.fd is None else [stacks.fd])]
             if method == "fork":
@@ -248,9 +267,12 @@ class WorkerProcess:
             kind, popen = _PROCESSES[method]
             self._process = kind(target=run, args=(setup,), name=name)
             try:
-                resource_tracker.ensure_running()  # before, because starting it leaves SIGINT unblocked
-                with without_interrupt():
+                if method != "forkserver":
+                    resource_tracker.ensure_running()  # before, because starting it leaves SIGINT unblocked
+                with blocked(signal.SIGINT):
                     self._process.start_as(popen)
+                if self._lock is not None:
+                    self._lock.process_runs()
                 self.pid = int(self._process.pid or 0)
                 self.exit_fd = self._open_exit_fd(method)
             except BaseException:

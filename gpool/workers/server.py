@@ -1,9 +1,10 @@
 """The fork server: a process that forks workers, with all that they need imported already.
 
 It has nothing of the program's threads, locks and memory, so its children have none of them either. The program asks
-for a process by sending descriptors over a socket: where the process reads what it is to be, where the program is told
-of it, the resource tracker's, and those that travel. It is told the process id, or minus the error's number, and in the
-end the exit code. The server ends when the program closes the socket, or dies.
+for a process over a socket, with the name of a lock to be made for it, and with descriptors: where the process reads
+what it is to be, where the program is told of it, the resource tracker's, and those that travel. It is told the process
+id, or minus the error's number, and in the end the exit code. The server ends when the program closes the socket, or
+dies.
 
 The standard library's server imports twice as much before it can fork. So does this one, but only when the first
 worker is on its way.
@@ -20,13 +21,14 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gpool.workers import journey, main  # noqa: F401 - for the workers
 
 NUMBER = struct.Struct("q")
 """What the program is told."""
 FDS_AT_MOST = 250
+NAME_AT_MOST = 250
 _LATER = ("gpool.workers.logs", "cloudpickle")
 """Imported when the first worker has been forked, for all that follow; the first imports what it needs."""
 
@@ -49,6 +51,7 @@ class _Server:
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
         self._ends: dict[int, int] = {}  # by process id: where its end is to be told
+        self._name = ""  # of the lock made last, which the program is about to open and remove
         self._woken, self._waker = os.pipe()
         for each in (self._woken, self._waker):
             os.set_blocking(each, False)
@@ -67,29 +70,34 @@ class _Server:
                 os.read(self._woken, 1 << 16)
                 self._reap()
             if self._socket.fileno() in ready:
-                fds = self._request()
+                lock, fds = self._request()
                 if not fds:
-                    return
-                self._fork(*fds)
+                    break
+                self._fork(lock, *fds)
                 while later:
                     with suppress(ImportError):
                         import_module(later.pop())
+        if self._name:
+            journey.remove_name(self._name)
 
-    def _request(self) -> list[int]:
-        """The descriptors that the program sends; none when it has no more use for the server."""
+    def _request(self) -> tuple[str, list[int]]:
+        """A lock's name, if one is wanted, and descriptors; none when the program has no more use for the server."""
         try:
-            return socket.recv_fds(self._socket, 1, FDS_AT_MOST)[1]
+            name, fds, _, _ = socket.recv_fds(self._socket, NAME_AT_MOST, FDS_AT_MOST)
         except ConnectionError:
-            return []
+            return "", []
+        return name.rstrip(b"\0").decode(), fds
 
-    def _fork(self, told: int, tell: int, tracker: int, *fds: int) -> None:
+    def _fork(self, name: str, told: int, tell: int, tracker: int, *fds: int) -> None:
+        self._name = name
         try:
+            lock = journey.make_lock(name) if name else None
             number = os.fork()
         except OSError as error:
             number = -(error.errno or 1)
         if number == 0:
             self._leave(tell)
-            _live(told, tracker, list(fds))
+            _live(told, tracker, list(fds), lock)
         _tell(tell, number)
         if number > 0:
             self._ends[number] = tell
@@ -116,10 +124,10 @@ class _Server:
             os.close(tell)
 
 
-def _live(told: int, tracker: int, fds: list[int]) -> NoReturn:
+def _live(told: int, tracker: int, fds: list[int], lock: Any) -> NoReturn:
     code = 1
     try:
-        code = journey.begin(told, tracker, fds)
+        code = journey.begin(told, tracker, fds, lock)
     except Exception:
         sys.excepthook(*sys.exc_info())
         sys.stderr.flush()
