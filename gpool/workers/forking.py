@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import process, spawn, util
 from typing import Any
 
+from gpool.interrupts import shielded
 from gpool.workers import tracker
 from gpool.workers.owned import blocked, disown, own, starting
 
@@ -44,20 +45,21 @@ class ForkServer:
     """A fork server shared by the pools of this process: started for the first of them, ended with the last."""
 
     def __init__(self) -> None:
-        self._users = 0
+        self._users: set[int] = set()
         self._pid = 0
         self._fd = -1  # of the socket
 
-    def acquire(self) -> None:
-        with starting:
-            self._users += 1
+    def acquire(self, user: object) -> None:
+        with shielded(), starting:
+            self._users.add(id(user))
             with suppress(OSError):  # who asks for a process will be told
                 self._ensure_running()
 
-    def release(self) -> None:
-        with starting:
-            self._users -= 1
-            if self._users == 0:
+    def release(self, user: object) -> None:
+        """Of whoever has acquired it, or was about to."""
+        with shielded(), starting:
+            self._users.discard(id(user))
+            if not self._users:
                 self._end()
 
     def fork(self, fds: Sequence[int], lock: str) -> tuple[int, int]:
@@ -132,14 +134,14 @@ fork_server = ForkServer()
 
 @contextmanager
 def coming_up(method: str) -> Iterator[None]:
-    """Inside, the method's fork server, if it has one, is being started. It stays if somebody acquires it there."""
-    if method == "forkserver":
-        fork_server.acquire()
+    """Inside, the method's fork server, if it has one, is coming up. It stays if somebody acquires it there."""
+    user = object()
     try:
+        if method == "forkserver":
+            fork_server.acquire(user)
         yield
     finally:
-        if method == "forkserver":
-            fork_server.release()
+        fork_server.release(user)
 
 
 if hasattr(os, "register_at_fork"):

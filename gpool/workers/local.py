@@ -137,6 +137,7 @@ class LocalBackend:
         try:
             self._starter.start()
         except RuntimeError as error:
+            self._host.close()
             raise PoolClosed("no pool can begin any more: the interpreter exits") from error
 
     def __repr__(self) -> str:

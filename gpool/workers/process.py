@@ -88,9 +88,11 @@ class _ServedPopen(popen_fork.Popen):
 
     def __init__(self, newborn: process.BaseProcess) -> None:
         self._fds: list[int] = []
-        super().__init__(newborn)
-        with suppress(OSError):  # what user code has it do waits until the next worker's start
-            tracker.start()
+        try:
+            super().__init__(newborn)
+        finally:
+            with suppress(OSError):  # what it is told waits until the next worker's start
+                tracker.start()
 
     def duplicate_for_child(self, fd: int) -> int:
         self._fds.append(fd)
@@ -175,7 +177,7 @@ class Host:
         self._ranges = 0
         self.has_boards = self.stacks.fd is not None and has_semaphores()
         if method == "forkserver":
-            fork_server.acquire()
+            fork_server.acquire(self)
         elif method == "fork":
             preload()
 
@@ -215,7 +217,7 @@ class Host:
         if self.stacks.fd is not None:
             disown(self.stacks.fd)
         if self.method == "forkserver":
-            fork_server.release()
+            fork_server.release(self)
 
 
 class WorkerProcess:
