@@ -98,13 +98,8 @@ class ForkServer:
         with theirs:
             fd = own(ours.detach())
             try:
-                paths = [process.ORIGINAL_DIR if path == "" else path for path in sys.path]  # type: ignore[attr-defined]
-                command = (
-                    f"import sys; sys.path[:] = {[path for path in paths if isinstance(path, str)]!r}; "
-                    f"from gpool.workers.server import serve; serve({theirs.fileno()})"
-                )
-                interpreter = spawn.get_executable()
-                line = [interpreter, *util._args_from_interpreter_flags(), "-c", command]  # type: ignore[attr-defined]
+                interpreter, flags = spawn.get_executable(), util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+                line = [interpreter, *flags, "-c", _command(theirs.fileno())]
                 with blocked(signal.SIGINT):
                     self._pid = util.spawnv_passfds(interpreter, line, [theirs.fileno()])  # type: ignore[arg-type]
             except BaseException:
@@ -121,6 +116,14 @@ class ForkServer:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             disown(fd)
+
+
+def _command(fd: int) -> str:
+    """What the interpreter is to run: the server, with the program's own path to modules."""
+    paths = [process.ORIGINAL_DIR if path == "" else path for path in sys.path]  # type: ignore[attr-defined]
+    known = [path for path in paths if isinstance(path, str)]
+    serving = f"from gpool.workers.server import serve; serve({fd})"
+    return f"import gc, sys; gc.disable(); sys.path[:] = {known!r}; {serving}"
 
 
 def _hung_up(fd: int) -> bool:

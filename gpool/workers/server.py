@@ -6,12 +6,16 @@ what it is to be, where the program is told of it, the resource tracker's, and t
 id, or minus the error's number, and in the end the exit code. The server ends when the program closes the socket, or
 dies.
 
+The garbage collector is off here, where there is nothing for it to do: it would make imports slower. In the workers it
+is on, but does not look at what the server has made, because memory that it looks at is no longer shared.
+
 The standard library's server imports twice as much before it can fork. So does this one, but only when the first
 worker is on its way.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -92,6 +96,7 @@ class _Server:
         self._name = name
         try:
             lock = journey.make_lock(name) if name else None
+            gc.freeze()
             number = os.fork()
         except OSError as error:
             number = -(error.errno or 1)
@@ -108,6 +113,7 @@ class _Server:
 
     def _leave(self, tell: int) -> None:
         """In the new process: it is no server any more."""
+        gc.enable()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._socket.close()
