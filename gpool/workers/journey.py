@@ -10,6 +10,7 @@ import _multiprocessing  # type: ignore[import-not-found]  # its locks, without 
 import atexit
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from multiprocessing import context, process, reduction, resource_tracker, spawn, util
@@ -17,12 +18,10 @@ from typing import Any
 
 _arrived: list[int] = []
 """In a process of the fork server's: descriptors that came along."""
-_RUNS_EXIT_HANDLERS = sys.version_info >= (3, 13)
-"""Whether children of the standard library's fork server call what they have registered with atexit."""
-
-
 _inherited_lock: Any = None
 """There: the lock that the server made for it."""
+_RUNS_EXIT_HANDLERS = sys.version_info >= (3, 13)
+"""Whether children of the standard library's fork server call what they have registered with atexit."""
 
 
 def begin(told: int, tracker: int, fds: list[int], lock: Any) -> int:
@@ -49,7 +48,7 @@ def _be(told: int) -> int:
 class Newborn(process.BaseProcess):
     """A process that is started without being entered among the user's children."""
 
-    def start_as(self, popen: Any) -> None:
+    def start_as(self, popen: Callable[[Newborn], Any]) -> None:
         self._popen = popen(self)
         self._sentinel = self._popen.sentinel
         del self._target, self._args, self._kwargs  # type: ignore[attr-defined]
@@ -111,7 +110,7 @@ class SharedLock:
         return OpenedLock, (self.lock.handle, self._name)
 
     def process_runs(self) -> None:
-        """What becomes the worker has been started."""
+        """The process that is to be the worker has been made."""
 
     def forget_name(self) -> None:
         """The worker has opened it, or never will."""
@@ -153,7 +152,7 @@ class ServedLock:
         return _InheritedLock, ()
 
     def process_runs(self) -> None:
-        """What becomes the worker has been started."""
+        """The process that is to be the worker has been made."""
         self._opened = _multiprocessing.SemLock._rebuild(0, 1, 1, self.name)
         remove_name(self.name)
 

@@ -102,7 +102,8 @@ class _ServedPopen(popen_fork.Popen):
         data = _pickled(newborn, self)
         self.sentinel, say = fork_server.fork(self._fds, self.lock)
         self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
-        _write(say, data)
+        with suppress(BrokenPipeError):  # the server could not fork; it says why
+            _write(say, data)
         self.pid = self._heard()
         if self.pid < 0:
             raise OSError(-self.pid, f"the fork server could not fork: {os.strerror(-self.pid)}")

@@ -79,7 +79,7 @@ class _Server:
                     break
                 self._fork(lock, *fds)
                 while later:
-                    with suppress(ImportError):
+                    with suppress(Exception):  # who needs it will be told
                         import_module(later.pop())
         if self._name:
             journey.remove_name(self._name)
