@@ -107,7 +107,7 @@ class SharedLock:
             raise
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OpenedLock, (self.lock.handle, self._name)
+        return _OpenedLock, (self.lock.handle, self._name)
 
     def process_runs(self) -> None:
         """The process that is to be the worker has been made."""
@@ -180,7 +180,7 @@ def remove_name(name: str) -> None:
         _multiprocessing.sem_unlink(name)
 
 
-class OpenedLock:
+class _OpenedLock:
     """A ``SharedLock`` on the other side."""
 
     def __init__(self, handle: int, name: str) -> None:
