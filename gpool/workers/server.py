@@ -134,6 +134,8 @@ def _live(told: int, tracker: int, fds: list[int], lock: Any) -> NoReturn:
     code = 1
     try:
         code = journey.begin(told, tracker, fds, lock)
+    except EOFError:
+        pass  # the program has died before it could tell all
     except Exception:
         sys.excepthook(*sys.exc_info())
         sys.stderr.flush()
