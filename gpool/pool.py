@@ -25,7 +25,6 @@ from gpool.interrupts import wait as wait_until
 from gpool.model import NO_OPTIONS, Group, WorkerState, check_slots
 from gpool.results import Kept
 from gpool.settings import Kinds, groups_of
-from gpool.snapshot import PoolStats
 from gpool.supervisor import Listener, Supervisor
 from gpool.views import Changes, GroupView, check_callable, name_of, submit
 from gpool.workers.backend import Backend, Settings
@@ -34,6 +33,7 @@ from gpool.workers.payload import Shared, one_call
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from gpool.snapshot import PoolStats
     from gpool.workers.local import LocalBackend
 
 MEMORY_SECONDS = 0.25
@@ -391,7 +391,10 @@ PyPool = GroupedPool
 
 
 def _local_backend(mp_context: Any, forward_logs: bool) -> LocalBackend:
-    from gpool.workers.local import LocalBackend
-    from gpool.workers.process import start_method
+    from gpool.workers.forking import coming_up, start_method
 
-    return LocalBackend(start_method(mp_context), forward_logs=forward_logs)
+    method = start_method(mp_context)
+    with coming_up(method):
+        from gpool.workers.local import LocalBackend
+
+        return LocalBackend(method, forward_logs=forward_logs)

@@ -28,9 +28,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from itertools import count
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from gpool import lifetime, snapshot
+from gpool import lifetime
 from gpool.batches import may_travel
 from gpool.blocks import Block
 from gpool.delivery import Courier, logger
@@ -66,6 +66,9 @@ from gpool.workers.blocks import head_of
 from gpool.workers.logs import receive
 from gpool.workers.payload import Call, Shared, open_outcome
 from gpool.workers.wire import Frame
+
+if TYPE_CHECKING:
+    from gpool.snapshot import PoolStats
 
 
 class Feeding(Protocol):
@@ -318,11 +321,13 @@ class Supervisor:
         """Tasks that have not ended."""
         return self._performer.pending
 
-    def stats(self) -> snapshot.PoolStats:
+    def stats(self) -> PoolStats:
         """A snapshot, with fresh health samples."""
+        from gpool import snapshot
+
         self._check_process()
         samples = {} if self.closed.is_set() else self._backend.sample()
-        taken: snapshot.PoolStats = self.look(
+        taken: PoolStats = self.look(
             lambda: snapshot.take(
                 self.scheduler,
                 {} if self.closed.is_set() else self._backend.pids(),

@@ -13,7 +13,7 @@ import pytest
 
 from gpool.workers.barriers import can_fence
 from gpool.workers.boards import BOARD, Begun, Board, Kept
-from gpool.workers.process import SharedLock
+from gpool.workers.journey import SharedLock
 from gpool.workers.stacks import REGION
 from tests.claimer import answer_to
 from tests.programs import environment

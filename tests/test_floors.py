@@ -42,12 +42,17 @@ FLOORS = {
     "workers.boards": 3,
     "workers.streams": 3,
     "workers.main": 3,
+    "workers.journey": 3,
+    "workers.server": 3,
+    "workers.owned": 3,
+    "workers.tracker": 4,
     "workers.backend": 3,
     "snapshot": 3,
     "delivery": 3,
     "interrupts": 3,
     "workers.health": 4,
     "workers.process": 4,
+    "workers.forking": 4,
     "workers.local": 4,
     "workers.fake": 4,
     "futures": 5,
@@ -66,7 +71,11 @@ FLOORS = {
     "pool": 6,
 }
 IMPURE = {"time", "threading", "os", "random", "multiprocessing", "psutil", "asyncio", "socket", "selectors"}
-ONLY = {"multiprocessing": "workers.process", "psutil": "workers.health", "cloudpickle": "workers.payload"}
+ONLY = {
+    "multiprocessing": {"workers.process", "workers.forking", "workers.journey", "workers.tracker"},
+    "psutil": {"workers.health"},
+    "cloudpickle": {"workers.payload"},
+}
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.rglob("*.py") if path.name != "__init__.py"
 )
@@ -105,20 +114,39 @@ def test_pure_floors_stay_pure(module: str) -> None:
     assert not {name.partition(".")[0] for name in _imports(module)} & IMPURE
 
 
-@pytest.mark.parametrize(("library", "owner"), ONLY.items())
-def test_one_module_uses_each_library(library: str, owner: str) -> None:
+@pytest.mark.parametrize(("library", "owners"), ONLY.items())
+def test_who_uses_each_library(library: str, owners: set[str]) -> None:
     users = {module for module in MODULES if library in {n.partition(".")[0] for n in _imports(module)}}
-    assert users <= {owner}
+    assert users == owners
 
 
 def test_supervisor_imports_no_host() -> None:
     assert not {name for name in _imports("supervisor") if FLOORS.get(name.removeprefix("gpool."), 0) == 4}
 
 
-def test_child_import_budget() -> None:
-    code = "import gpool.workers.main, sys; print(*sys.modules)"
+HEAVY = (
+    "psutil",
+    "asyncio",
+    "ctypes",
+    "numpy",
+    "cloudpickle",
+    "logging",
+    "concurrent.futures",
+    "dataclasses",
+    "gpool.pool",
+)
+BUDGETS = {
+    "gpool.workers.main": (*HEAVY, "selectors", "multiprocessing"),
+    "gpool.workers.server": (*HEAVY, "tempfile", "multiprocessing.connection", "multiprocessing.forkserver"),
+}
+
+
+@pytest.mark.parametrize(("module", "beyond"), BUDGETS.items())
+def test_child_import_budget(module: str, beyond: tuple[str, ...]) -> None:
+    """What the first worker has to wait for."""
+    code = f"import {module}, sys; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     loaded = set(out.stdout.split())
-    assert "gpool.workers.main" in loaded
-    for heavy in ("psutil", "asyncio", "selectors", "multiprocessing", "ctypes", "numpy", "cloudpickle", "gpool.pool"):
+    assert module in loaded
+    for heavy in beyond:
         assert heavy not in loaded, f"a worker imports {heavy}"

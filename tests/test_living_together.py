@@ -481,3 +481,49 @@ def test_inv18_the_users_forkserver_lives_on(tmp_path: Path) -> None:
         """,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_a_worker_shares_is_the_programs_to_track(tmp_path: Path) -> None:
+    """Also in a program that had no resource tracker before: what a worker has made is there when it has gone."""
+    done = run_script(
+        tmp_path,
+        """
+        from multiprocessing.shared_memory import SharedMemory
+        import gpool
+        def make():
+            memory = SharedMemory(create=True, size=8)
+            memory.buf[:3] = b"abc"
+            memory.close()
+            return memory.name
+        with gpool.GroupedPool(1) as pool:
+            name = pool.submit(make).result()
+        memory = SharedMemory(name)
+        print(bytes(memory.buf[:3]))
+        memory.close()
+        memory.unlink()
+        """,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b'abc'\n", "")
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="named semaphores are not to be seen here")
+def test_a_program_killed_while_a_worker_starts_leaves_no_lock(tmp_path: Path) -> None:
+    """What it had no time to open and remove is removed by the fork server, which is gone when its output has ended."""
+    done = run_script(
+        tmp_path,
+        """
+        import os, signal
+        from gpool.workers.forking import fork_server
+        from gpool.workers.journey import ServedLock
+        name = ServedLock().name
+        fork_server.acquire(name)
+        sentinel, _ = fork_server.fork([], name)
+        os.read(sentinel, 8)
+        shown = "/dev/shm/sem." + name.removeprefix("/")
+        print(shown, os.path.exists(shown), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+    )
+    shown, existed = done.stdout.split()
+    assert (done.returncode, existed) == (-signal.SIGKILL, "True")
+    assert not os.path.exists(shown)

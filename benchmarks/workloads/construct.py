@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from compileall import compile_dir
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -20,6 +21,7 @@ def run(contender: str, quick: bool) -> Rows:
     statement = CONTENDERS[contender].imports
     module = CONTENDERS[contender].module
     times = 1 if quick else 7
+    compile_dir(ROOT / "gpool", quiet=1)  # as pip does with what it installs, the peers included
     import_module("multiprocessing.forkserver")
     exec(statement, {})  # what importing costs is measured below, in interpreters that have imported nothing yet
     first, again = first_result(contender), first_result(contender)
@@ -43,7 +45,6 @@ def first_result(contender: str) -> float:
 
 def import_time(statement: str, times: int) -> float:
     """What the statement adds to the run of an interpreter, as the median of alternating runs with and without."""
-    interpreter(statement)  # writes the bytecode files
     return median(interpreter(statement) - interpreter("pass") for _ in range(times))
 
 
@@ -54,12 +55,14 @@ def interpreter(statement: str) -> float:
 
 
 OWN_SERVER = (
-    "Each pool has a fork server of its own, which imports what workers need before it forks the first, and which "
-    "ends with the pool, so the next pool starts another. PPE uses one that stays for the rest of the program."
+    "When stop() returns no process of the pool exists, so the fork server has ended with the last pool and the next "
+    "one starts another, while PPE uses one that stays for the rest of the program. About half of the time is the "
+    "start of an interpreter, which PPE's first pool has to wait for too; the rest is for what workers import."
 )
 SMALL_MODULES = (
-    "Most of it is gpool's own: four dozen modules with a hundred small classes, each of which costs up to a "
-    "millisecond to make. The package by itself imports none of them until they are asked for."
+    "Half of it is gpool's own: four dozen small modules and their classes. The rest is the standard library's: "
+    "logging, which concurrent.futures brings along, dataclasses, typing, pickle. The package by itself imports none "
+    "of it until it is asked for."
 )
 
 WORKLOAD = Workload(

@@ -203,7 +203,7 @@ class WorkerBoard:
         self._bytes = memoryview(self._map)
         self._words = self._bytes[:_AREA].cast("Q")
         self._acquire, self._release = lock.acquire, lock.release
-        self._words[_FENCED] = self._fenced = bool(self._words[_FENCED]) and barriers.join()
+        self._fenced: bool | None = None  # not known before the first block: to find out takes milliseconds
         # It writes straight to the board. An answer has no parts that are worth remembering: each stands alone.
         self._pickler = pickle.Pickler(self._map, pickle.HIGHEST_PROTOCOL)
         self._pickler.fast = True
@@ -223,6 +223,8 @@ class WorkerBoard:
     def open_block(self) -> None:
         """The lease just begun is a block's."""
         words, dump = self._words, self._pickler.dump
+        if self._fenced is None:
+            words[_FENCED] = self._fenced = bool(words[_FENCED]) and barriers.join()
         self._map.seek(_AREA)
 
         def claim_item(index: int) -> bool:

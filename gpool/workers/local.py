@@ -29,8 +29,9 @@ from gpool.workers.blocks import answers_in, head_of, open_parcels, pack_answers
 from gpool.workers.boards import Kept
 from gpool.workers.main import SHARED
 from gpool.workers.outgoing import Outgoing
+from gpool.workers.owned import disown, own
 from gpool.workers.payload import Buffer, Call
-from gpool.workers.process import Host, WorkerProcess, disown, own
+from gpool.workers.process import Host, WorkerProcess
 from gpool.workers.returns import Returns, Strange
 from gpool.workers.wire import Frame, FrameReader
 
@@ -136,6 +137,7 @@ class LocalBackend:
         try:
             self._starter.start()
         except RuntimeError as error:
+            self._host.close()
             raise PoolClosed("no pool can begin any more: the interpreter exits") from error
 
     def __repr__(self) -> str:

@@ -83,7 +83,6 @@ def run(setup: Setup) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program decides what Ctrl-C means
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _drop_forkserver_claim()
     _die_with(setup.lifeline.fd)
     if setup.stacks is not None:
         write_stacks(setup.stacks.fd, setup.region)
@@ -106,19 +105,6 @@ def run(setup: Setup) -> None:
         with suppress(BaseException):
             traceback.print_exc()
         os._exit(1)
-
-
-def _drop_forkserver_claim() -> None:
-    """Close the copy of the descriptor that keeps the fork server alive: only the program is to hold it.
-
-    Without this the fork server, and with it every worker, outlives a program that is killed.
-    """
-    forkserver = sys.modules.get("multiprocessing.forkserver")
-    server = getattr(forkserver, "_forkserver", None)
-    claim = getattr(server, "_forkserver_alive_fd", None)
-    if claim is not None:
-        os.close(claim)
-        server._forkserver_alive_fd = None  # type: ignore[union-attr]
 
 
 def _die_with(lifeline: int) -> None:

@@ -20,13 +20,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import count
 from types import CellType, CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpool.errors import PayloadError
 from gpool.outcome import Outcome, raised, returned
 from gpool.workers import wire
 from gpool.workers.arena import Place, Range
 from gpool.workers.parcels import LARGE, Packed, Parcel, pack
+
+if TYPE_CHECKING:
+    from gpool.errors import PayloadError
 
 Buffer = bytes | bytearray | memoryview
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
@@ -209,6 +211,12 @@ def _names_main(pieces: list[bytes]) -> bool:
     return False
 
 
+def _payload_error(side: str, problem: str) -> PayloadError:
+    from gpool.errors import PayloadError  # brings logging along, which a worker may never need
+
+    return PayloadError(side, problem)
+
+
 def dump_call(call: tuple[Any, ...]) -> bytes:
     """Pickle a call in the caller's thread; PayloadError says why it can't be. Ctrl-C passes."""
     return pack_call(call, None).body
@@ -221,7 +229,7 @@ def pack_call(call: tuple[Any, ...], room: Range | None) -> Packed:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise PayloadError("call", "pickled") from error
+        raise _payload_error("call", "pickled") from error
 
 
 def one_call(
@@ -243,7 +251,7 @@ def one_call(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise PayloadError("call", "pickled") from error
+        raise _payload_error("call", "pickled") from error
     return Call(body, None, 1, places) if places else Call(body)
 
 
@@ -304,7 +312,7 @@ def load_error(body: Buffer) -> BaseException:
 def open_outcome(kind: int, body: Buffer | Parcel) -> Outcome:
     """The outcome in a worker's frame; what its unpickling raises becomes the outcome, but for Ctrl-C."""
     if kind == wire.TOO_LARGE:
-        return raised(_caused(PayloadError("result", "received"), MemoryError("there is no room for it")))
+        return raised(_caused(_payload_error("result", "received"), MemoryError("there is no room for it")))
     try:
         if type(body) is Parcel:
             return returned(pickle.loads(body.pickle, buffers=body.buffers))
@@ -314,10 +322,10 @@ def open_outcome(kind: int, body: Buffer | Parcel) -> Outcome:
     except BaseException as problem:
         if isinstance(problem, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # Ctrl-C; no other thread ever gets that
-        return raised(_caused(PayloadError("result", "unpickled"), problem))
+        return raised(_caused(_payload_error("result", "unpickled"), problem))
     if kind == wire.ERROR:
         return raised(error)
-    blamed = PayloadError("call", "unpickled") if kind == wire.UNREADABLE else PayloadError("result", "pickled")
+    blamed = _payload_error("call", "unpickled") if kind == wire.UNREADABLE else _payload_error("result", "pickled")
     return raised(_caused(blamed, error))
 
 

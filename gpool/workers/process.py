@@ -1,7 +1,7 @@
 """One child process: spawn it, talk about its descriptors, kill its tree, reap it.
 
-Owns everything that multiprocessing is used for, and is its only user: the start methods, a fork server of
-gpool's own, and the way descriptors and initializers travel. Knows nothing of tasks.
+Owns how each start method starts one. Knows nothing of tasks. Multiprocessing is used here and in
+``gpool.workers.journey``, ``gpool.workers.forking`` and ``gpool.workers.tracker``, and nowhere else.
 
 What differs from ``multiprocessing.Process.start``, and why:
 
@@ -10,160 +10,61 @@ What differs from ``multiprocessing.Process.start``, and why:
 - The fork server is gpool's own, with gpool preloaded. The user's shared one, and its preload list, stay as they are.
 - The process is not entered in ``multiprocessing.active_children()``: those are the user's.
 - Starting happens with SIGINT blocked, so that a Ctrl-C during start-up reaches no half-made child.
-
-Descriptors of the program's side are kept in a set and closed in every forked child, a worker or the user's
-own: a copy there would keep a worker alive after the program's end.
 """
 
 from __future__ import annotations
 
-import _multiprocessing  # type: ignore[import-not-found]  # its locks, without the heavy module around them
 import errno
 import io
-import multiprocessing
 import os
+import select
 import signal
 import socket
-import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from itertools import count
-from multiprocessing import context, forkserver, process, reduction, spawn, util
+from multiprocessing import context, popen_fork, popen_spawn_posix, process, reduction, resource_tracker, spawn, util
 from time import monotonic, sleep
 from typing import Any
 
+from gpool.workers import tracker
 from gpool.workers.arena import Range
 from gpool.workers.backend import Settings
 from gpool.workers.boards import Board
+from gpool.workers.forking import fork_server
+from gpool.workers.journey import (
+    Forked,
+    Newborn,
+    PassedFd,
+    Served,
+    ServedFd,
+    ServedLock,
+    SharedLock,
+    Spawned,
+    has_semaphores,
+)
 from gpool.workers.logs import lowest_level
 from gpool.workers.main import Setup, run
+from gpool.workers.owned import blocked, disown, own, starting
 from gpool.workers.payload import Sealed, preload
 from gpool.workers.returns import Returns, was_used
+from gpool.workers.server import NUMBER
 from gpool.workers.stacks import DIE, SHOW, Stacks
-
-_PRELOAD = ["gpool.workers.main", "gpool.workers.logs", "gpool.errors", "cloudpickle", "ctypes", "faulthandler"]
 
 _GLANCE_SECONDS = 0.001
 _SPARE_DESCRIPTORS = 12
 """What a start needs for a moment, the fork server's own included; two of them stay open as long as the worker."""
 
-_program_fds: set[int] = set()
-_start_lock = threading.RLock()
-"""Held while a process is started. The program forks only in between: a child would get copies of the new worker's
-descriptors, and locks of the standard library's that nobody there will ever release."""
 
-
-def _in_forked_child() -> None:
-    for fd in _program_fds:
-        with suppress(OSError):
-            os.close(fd)
-    _program_fds.clear()
-    _start_lock._at_fork_reinit()  # type: ignore[attr-defined]
-    _server.forget()
-
-
-def own(fd: int) -> int:
-    """Note a descriptor as the program's alone."""
-    _program_fds.add(fd)
-    return fd
-
-
-def disown(fd: int) -> None:
-    """Close a descriptor noted by ``own``. In a forked child it has been closed already."""
-    if fd in _program_fds:
-        _program_fds.discard(fd)
-        os.close(fd)
-
-
-def start_method(mp_context: Any) -> str:
-    """The method's name from what the standard library's executors take, or a name, or None.
-
-    Raises:
-        ValueError: the platform lacks that method.
-    """
-    known = multiprocessing.get_all_start_methods()
-    if mp_context is None:
-        return "forkserver" if "forkserver" in known else "spawn"
-    name = mp_context if isinstance(mp_context, str) else mp_context.get_start_method()
-    if name not in known:
-        raise ValueError(f"start method must be one of {', '.join(known)}, not {name!r}")
-    return str(name)
-
-
-class PassedFd:
-    """A descriptor on its way into a child."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (reduction.DupFd(self.fd),)
-
-
-def _arrived(duplicate: Any) -> PassedFd:
-    return PassedFd(duplicate.detach())
-
-
-class SharedLock:
-    """A lock between this process and one worker, by way of the kind of semaphore that multiprocessing's locks are.
-
-    Nothing but its name can travel to a new interpreter, so it keeps the name until ``forget_name``.
-    Raises OSError where the system gives no semaphores.
-    """
-
-    def __init__(self) -> None:
-        self._name: str | None = f"/gpool-{os.getpid()}-{next(_lock_numbers)}-{os.urandom(4).hex()}"
-        resource_tracker.register(self._name, "semaphore")  # it removes the name should the program be killed
-        try:
-            self.lock = _multiprocessing.SemLock(1, 1, 1, self._name, False)
-        except BaseException:
-            resource_tracker.unregister(self._name, "semaphore")
-            raise
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _OpenedLock, (self.lock.handle, self._name)
-
-    def forget_name(self) -> None:
-        """The worker has opened it, or never will."""
-        name, self._name = self._name, None
-        if name is not None:
-            _multiprocessing.sem_unlink(name)
-            resource_tracker.unregister(name, "semaphore")
-
-
-_lock_numbers = count(1)
-
-
-class _OpenedLock:
-    """A ``SharedLock`` on the other side."""
-
-    def __init__(self, handle: int, name: str) -> None:
-        self.lock = _multiprocessing.SemLock._rebuild(handle, 1, 1, name)
-
-
-# -- processes --------------------------------------------------------------------------------------------------
-
-
-class _Quiet(process.BaseProcess):
-    """A process that is started without being entered among the user's children."""
-
-    def start(self) -> None:
-        self._popen = self._Popen(self)  # type: ignore[attr-defined]
-        self._sentinel = self._popen.sentinel
-        del self._target, self._args, self._kwargs  # type: ignore[attr-defined]
-
-
-def _pickled(process_obj: process.BaseProcess, popen: Any) -> memoryview:
+def _pickled(newborn: process.BaseProcess, popen: Any) -> memoryview:
     """What a new interpreter is told: everything but the main module, then the process object."""
-    preparation = spawn.get_preparation_data(process_obj.name)
+    preparation = spawn.get_preparation_data(newborn.name)
     preparation.pop("init_main_from_name", None)
     preparation.pop("init_main_from_path", None)
     file = io.BytesIO()
     context.set_spawning_popen(popen)
     try:
         reduction.dump(preparation, file)
-        reduction.dump(process_obj, file)
+        reduction.dump(newborn, file)
     finally:
         context.set_spawning_popen(None)
     return file.getbuffer()
@@ -174,99 +75,87 @@ def _write(fd: int, data: memoryview) -> None:
         file.write(data)
 
 
-if sys.platform != "win32":
-    from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix, resource_tracker
+class _ServedPopen(popen_fork.Popen):
+    """A process of the fork server's.
 
-    class _ForkServer(forkserver.ForkServer):
-        """A fork server with gpool preloaded, shared by the pools of this process and ended with the last one."""
+    Attributes:
+        sentinel: where the server tells of it.
+        lock: the name of the one that the server is to make for it.
+    """
 
-        _forkserver_pid: int | None
-        _forkserver_alive_fd: int | None
+    DupFd = ServedFd
+    lock = ""
 
-        def __init__(self) -> None:
-            super().__init__()
-            self._preload_modules = _PRELOAD
-            self._users = 0
+    def __init__(self, newborn: process.BaseProcess) -> None:
+        self._fds: list[int] = []
+        try:
+            super().__init__(newborn)
+        finally:
+            with suppress(OSError):  # what it is told waits until the next worker's start
+                tracker.start()
 
-        def forget(self) -> None:
-            """In a forked child: the server is the parent's, and is not to be kept up from here."""
-            if self._forkserver_alive_fd is not None:
-                os.close(self._forkserver_alive_fd)
-            self.__init__()  # type: ignore[misc]
+    def duplicate_for_child(self, fd: int) -> int:
+        self._fds.append(fd)
+        return len(self._fds) - 1
 
-        def acquire(self) -> None:
-            with self._lock:  # type: ignore[attr-defined]
-                self._users += 1
+    def _launch(self, newborn: process.BaseProcess) -> None:
+        data = _pickled(newborn, self)
+        self.sentinel, say = fork_server.fork(self._fds, self.lock)
+        self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
+        with suppress(BrokenPipeError):  # the server could not fork; it says why
+            _write(say, data)
+        self.pid = self._heard()
+        if self.pid < 0:
+            raise OSError(-self.pid, f"the fork server could not fork: {os.strerror(-self.pid)}")
 
-        def release(self) -> None:
-            with self._lock:  # type: ignore[attr-defined]
-                self._users -= 1
-                if self._users == 0 and self._forkserver_pid is not None:
-                    # All its children are gone and reaped, so nothing is lost by not asking politely.
-                    with suppress(ProcessLookupError):
-                        os.kill(self._forkserver_pid, signal.SIGKILL)
-                    self._stop_unlocked()  # type: ignore[attr-defined]
-
-    class _ForkServerPopen(popen_forkserver.Popen):
-        _fds: list[int]
-
-        def _launch(self, process_obj: process.BaseProcess) -> None:
-            data = _pickled(process_obj, self)
-            self.sentinel, told = _server.connect_to_new_process(self._fds)
-            self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
-            _write(told, data)
-            self.pid = forkserver.read_signed(self.sentinel)
-
-    class _SpawnPopen(popen_spawn_posix.Popen):
-        _fds: list[int]
-
-        def _launch(self, process_obj: process.BaseProcess) -> None:
-            tracker = resource_tracker.getfd()
-            data = _pickled(process_obj, self)
-            self.sentinel, alive = os.pipe()
-            told, tell = os.pipe()
-            self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        if self.returncode is None and _is_readable(self.sentinel):
             try:
-                command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=told)
-                passed = [*self._fds, tracker, told, alive]
-                self.pid = util.spawnv_passfds(spawn.get_executable(), command, passed)  # type: ignore[arg-type]
-            except BaseException:
-                os.close(tell)
-                raise
-            finally:
-                os.close(told)
-                os.close(alive)
-            _write(tell, data)
+                self.returncode = self._heard()
+            except EOFError:
+                self.returncode = 255  # the server has died
+        return self.returncode
 
-    class _ForkServerProcess(_Quiet):
-        _start_method = "forkserver"
-        _Popen = staticmethod(_ForkServerPopen)
-
-    class _SpawnProcess(_Quiet):
-        _start_method = "spawn"
-        _Popen = staticmethod(_SpawnPopen)
-
-    class _ForkProcess(_Quiet):
-        _start_method = "fork"
-        _Popen = staticmethod(popen_fork.Popen)
-
-    _PROCESSES: Mapping[str, Callable[..., _Quiet]] = {
-        "forkserver": _ForkServerProcess,
-        "spawn": _SpawnProcess,
-        "fork": _ForkProcess,
-    }
-    _server = _ForkServer()
-    os.register_at_fork(
-        before=_start_lock.acquire, after_in_parent=_start_lock.release, after_in_child=_in_forked_child
-    )
+    def _heard(self) -> int:
+        data = os.read(self.sentinel, NUMBER.size)
+        if not data:
+            raise EOFError("the fork server has died")
+        return int(NUMBER.unpack(data)[0])
 
 
-def _has_semaphores() -> bool:
-    try:
-        _multiprocessing.SemLock(1, 1, 1, f"/gpool-{os.getpid()}-{os.urandom(4).hex()}", True)
-    except OSError:
-        return False
-    return True
+def _is_readable(fd: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+class _SpawnedPopen(popen_spawn_posix.Popen):
+    _fds: list[int]
+
+    def _launch(self, newborn: process.BaseProcess) -> None:
+        tracker = resource_tracker.getfd()
+        data = _pickled(newborn, self)
+        self.sentinel, alive = os.pipe()
+        told, tell = os.pipe()
+        self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
+        try:
+            command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=told)
+            passed = [*self._fds, tracker, told, alive]
+            self.pid = util.spawnv_passfds(spawn.get_executable(), command, passed)  # type: ignore[arg-type]
+        except BaseException:
+            os.close(tell)
+            raise
+        finally:
+            os.close(told)
+            os.close(alive)
+        _write(tell, data)
+
+
+_PROCESSES: Mapping[str, tuple[type[Newborn], Callable[..., Any]]] = {
+    "forkserver": (Served, _ServedPopen),
+    "spawn": (Spawned, _SpawnedPopen),
+    "fork": (Forked, popen_fork.Popen),
+}
 
 
 class Host:
@@ -287,9 +176,9 @@ class Host:
         self.room = None if self.stacks.fd is None else Range(self.stacks.fd, 0)
         self._free_ranges: list[int] = []
         self._ranges = 0
-        self.has_boards = self.stacks.fd is not None and _has_semaphores()
+        self.has_boards = self.stacks.fd is not None and has_semaphores()
         if method == "forkserver":
-            _server.acquire()
+            fork_server.acquire(self)
         elif method == "fork":
             preload()
 
@@ -329,7 +218,7 @@ class Host:
         if self.stacks.fd is not None:
             disown(self.stacks.fd)
         if self.method == "forkserver":
-            _server.release()
+            fork_server.release(self)
 
 
 class WorkerProcess:
@@ -348,16 +237,16 @@ class WorkerProcess:
         self._stacks = stacks
         self._region = stacks.reserve()
         self.range = host.reserve_range()
-        self._lock: SharedLock | None = None
+        self._lock: SharedLock | ServedLock | None = None
         self.board: Board | None = None
-        with _start_lock:
+        with starting:
             _check_descriptors(host.lifeline)
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
             self.stream = own(ours.detach())
             self._pidfd: int | None = None
             if host.has_boards and stacks.fd is not None:
-                self._lock = SharedLock()
+                self._lock = ServedLock() if method == "forkserver" else SharedLock()
                 self.board = Board(stacks.fd, self._region, self._lock.lock)
             passed = [theirs.fileno(), host.lifeline, *([] if stacks.fd is None else [stacks.fd])]
             if method == "fork":
@@ -378,9 +267,15 @@ class WorkerProcess:
                 settings.nice,
                 Sealed((settings.initializer, settings.initargs), _reducers()),
             )
-            self._process = _PROCESSES[method](target=run, args=(setup,), name=name)
+            kind, popen = _PROCESSES[method]
+            self._process = kind(target=run, args=(setup,), name=name)
             try:
-                _start_shielded(self._process)
+                if method != "forkserver":
+                    resource_tracker.ensure_running()  # before, because starting it leaves SIGINT unblocked
+                with blocked(signal.SIGINT):
+                    self._process.start_as(popen)
+                if self._lock is not None:
+                    self._lock.process_runs()
                 self.pid = int(self._process.pid or 0)
                 self.exit_fd = self._open_exit_fd(method)
             except BaseException:
@@ -491,16 +386,3 @@ def _check_descriptors(some: int) -> None:
 def _reducers() -> Mapping[type, Callable[[Any], Any]]:
     """How multiprocessing pickles connections and the like."""
     return dict(reduction.ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
-
-
-def _start_shielded(worker: process.BaseProcess) -> None:
-    """Start with SIGINT blocked in this thread; the child inherits that until it ignores the signal."""
-    if not hasattr(signal, "pthread_sigmask"):
-        worker.start()
-        return
-    resource_tracker.ensure_running()  # before, because starting it leaves SIGINT unblocked
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        worker.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
