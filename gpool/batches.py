@@ -8,7 +8,7 @@ timeout, retries, memory beside the frame), is a task of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from gpool import limits
@@ -31,25 +31,31 @@ def may_travel(call: Call, options: Options) -> bool:
     return not call.places and len(call.body) <= _LARGEST
 
 
-def parties(futures: Sequence[Future[Any]]) -> Iterator[list[Future[Any]]]:
-    """Submissions in their order, those together that may be. How many of them a worker gets is decided later.
+def parties(futures: Iterable[Future[Any]]) -> list[list[Future[Any]]]:
+    """Submissions, those together that may be, in the order of the first of them; inside a tag, in their order.
 
-    Two have the same tag if it is the same object: to compare tags might run user code.
+    Two have the same tag if it is the same object: to compare tags might run user code. How many of a party a worker
+    gets is decided later.
     """
-    party: list[Future[Any]] = []
-    size = 0
+    found: list[list[Future[Any]]] = []
+    latest: dict[int, list[Future[Any]]] = {}  # by tag
+    sizes: dict[int, int] = {}  # bytes of these
     for future in futures:
-        size += len(future.packed)
-        if party:
-            first = party[0]
-            together = first.tag is future.tag and first.options == future.options
-            if together and size <= limits.BLOCK_BYTES and len(party) < limits.MAX_BLOCK:
-                party.append(future)
-                continue
-            yield party
-        party, size = [future], len(future.packed)
-    if party:
-        yield party
+        tag, size = id(future.tag), len(future.packed)
+        party = latest.get(tag)
+        together = 0 if party is None else sizes[tag] + size
+        if (
+            party is None
+            or together > limits.BLOCK_BYTES
+            or len(party) >= limits.MAX_BLOCK
+            or party[0].options != future.options
+        ):
+            party = latest[tag] = []
+            found.append(party)
+            together = size
+        party.append(future)
+        sizes[tag] = together
+    return found
 
 
 class Owner(Protocol):

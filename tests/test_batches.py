@@ -77,10 +77,18 @@ def a_future(on: Stage, tag: str = "a", options: Options = NO_OPTIONS, size: int
 
 def test_those_of_one_tag_with_the_same_options_go_together_in_their_order(stage: MakeStage) -> None:
     on, urgent = stage({None: 1}), Options(priority=1)
-    kinds = [("a", NO_OPTIONS), ("a", NO_OPTIONS), ("b", NO_OPTIONS), ("a", NO_OPTIONS), ("a", urgent), ("a", urgent)]
-    made = [a_future(on, *kind) for kind in kinds]
-    assert list(parties(made)) == [made[:2], made[2:3], made[3:4], made[4:]]
-    assert list(parties([])) == []
+    kinds = [
+        ("a", NO_OPTIONS),
+        ("a", Options()),
+        ("b", NO_OPTIONS),
+        ("a", NO_OPTIONS),
+        ("a", urgent),
+        ("b", NO_OPTIONS),
+    ]
+    made = [a_future(on, *kind) for kind in [*kinds, kinds[0]]]
+    first, second, other, third, urgent_one, another, last = made
+    assert parties(made) == [[first, second, third], [other, another], [urgent_one], [last]]
+    assert parties([]) == []
 
 
 def test_no_more_bytes_go_together_than_make_a_block(stage: MakeStage) -> None:
