@@ -22,6 +22,8 @@ from gpool.workers.wire import Frame
 
 _LARGEST = limits.BLOCK_BYTES // 8
 """Bytes of a call that may travel with others."""
+_MOST = 1024
+"""Submissions of a batch: to take one out of the middle, or some off its front, takes the longer the more there are."""
 
 
 def may_travel(call: Call, options: Options) -> bool:
@@ -44,12 +46,7 @@ def parties(futures: Iterable[Future[Any]]) -> list[list[Future[Any]]]:
         tag, size = id(future.tag), len(future.packed)
         party = latest.get(tag)
         together = 0 if party is None else sizes[tag] + size
-        if (
-            party is None
-            or together > limits.BLOCK_BYTES
-            or len(party) >= limits.MAX_BLOCK
-            or party[0].options != future.options
-        ):
+        if party is None or together > limits.BLOCK_BYTES or len(party) >= _MOST or party[0].options != future.options:
             party = latest[tag] = []
             found.append(party)
             together = size
