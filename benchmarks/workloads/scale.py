@@ -93,11 +93,11 @@ def descriptors() -> int:
 
 TOO_MANY = (
     "Of tasks that take no time, each of so many workers gets a few at a time, so nearly every task costs a switch "
-    "from process to process, on two cores."
+    "from process to process, on two cores; a few workers get them in batches."
 )
 ONE_EACH = (
     "Into a general slot for which another tag waits nothing is sent ahead, so each task costs a trip through the "
-    "parent; that is the same for 10 tags and for 1,000."
+    "parent; that is the same for 10 tags and for 1,000, while the tasks of one tag travel in batches."
 )
 
 WORKLOAD = Workload(

@@ -10,10 +10,10 @@ from benchmarks.tasks import noop
 
 TASKS = 20_000
 PYTHON = (
-    "The parent is busy all the time, nearly all of it with Python under one interpreter lock, in many small steps: "
-    "pickling the call, holding signals back, making a task and a future, the scheduler's decisions, the frames, the "
-    "answer's way to its future. The system calls are batched and hardly matter; the workers need half as long. (Pool "
-    "has two modes: in some rounds it is several times as fast as in others.)"
+    "The parent is busy all the time with some ten microseconds of Python for each task, under one interpreter lock: "
+    "about a third is pickling the call, the rest making a future, settling and reading it, the garbage collector's "
+    "visits, and each task's share of its batch's way through the scheduler and the stream. (Pool has two modes: in "
+    "some rounds it is several times as fast as in others.)"
 )
 
 
