@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from gpool import limits
 from gpool.blocks import Block, Chunk
 from gpool.errors import PayloadError, PoolClosed
-from gpool.interrupts import shielded, wait_for
+from gpool.interrupts import Signal, shielded, wait_for
 from gpool.model import Options, Task, TaskState
 from gpool.outcome import raised
 from gpool.supervisor import Supervisor
@@ -111,7 +111,7 @@ class Feed:
         self._cancelled = False
         self._abandoned = False
         self._over = threading.Event()  # draws no more
-        self._room = threading.Event()
+        self._room = Signal()
         self._quiet = threading.Condition()
         self._in_user_code = False
         self._thread = threading.Thread(target=self._run, name=f"gpool-feed-{tag}", daemon=True)

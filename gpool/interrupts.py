@@ -1,6 +1,6 @@
 """Keeping asynchronous exceptions out of the machine, and losing none.
 
-Owns ``shielded``, ``wait`` and ``wait_for``. The thread that submits may take the supervisor's turn, and in the main
+Owns ``shielded``, ``Signal``, ``wait`` and ``wait_for``. The thread that submits may take the supervisor's turn, and in the main
 thread a signal's Python handler, such as Ctrl-C's, may raise between any two bytecodes. For the few dozen microseconds
 of a turn the handlers are swapped for one that only takes a note; they run when the turn is over.
 """
@@ -11,6 +11,7 @@ import _signal  # type: ignore[import-not-found]  # the signal module makes enum
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from threading import get_ident
 from types import FrameType
 from typing import Any
@@ -75,6 +76,36 @@ class shielded:  # noqa: N801 - reads as a statement
             except BaseException:
                 self._catch_up()
                 raise
+
+
+class Signal:
+    """An event that may be set at any moment, while this very thread is setting it too.
+
+    A finalizer, or a signal's handler, may run in the midst of ``threading.Event.set``, with that one's lock in hand.
+    """
+
+    __slots__ = ("_unset",)
+
+    def __init__(self) -> None:
+        self._unset = threading.Lock()
+        self._unset.acquire()
+
+    def is_set(self) -> bool:
+        return not self._unset.locked()
+
+    def set(self) -> None:
+        with suppress(RuntimeError):  # it was set already
+            self._unset.release()
+
+    def clear(self) -> None:
+        self._unset.acquire(blocking=False)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set; False if ``timeout`` seconds were not enough."""
+        if not self._unset.acquire(timeout=-1 if timeout is None else timeout):
+            return False
+        self.set()
+        return True
 
 
 _GLANCE_SECONDS = 0.05

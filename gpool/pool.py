@@ -7,7 +7,6 @@ supervisor's, all of results on their way to handlers and readers the deliveries
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -21,6 +20,7 @@ from gpool.errors import InsufficientSlots
 from gpool.events import ResizeAsked
 from gpool.feeds import Feed, is_at_hand
 from gpool.futures import Future
+from gpool.interrupts import Signal
 from gpool.interrupts import wait as wait_until
 from gpool.model import NO_OPTIONS, Group, WorkerState, check_slots
 from gpool.results import Kept
@@ -193,7 +193,7 @@ class GroupedPool(Executor):
         wanted = handlers(callback, error)
         self._supervisor.check(tag)
         call = one_call(check_callable(fn), tuple(args), kwargs or {}, self._supervisor.room)
-        holds_slot = threading.Event()
+        holds_slot = Signal()
 
         def follow_up(future: Future[Any]) -> None:
             self._supervisor.later(holds_slot.set)

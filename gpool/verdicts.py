@@ -24,7 +24,7 @@ class Verdicts:
     def __init__(self) -> None:
         self._broken: dict[Hashable, Break] = {}
         self._excesses: dict[int, tuple[int, int]] = {}  # by worker: bytes measured, bytes allowed
-        self.unserved = 0  # tasks that ended because the pool did
+        self.unserved = 0  # tasks, a block's items counted one by one, that ended because the pool did
 
     def note_broken(self, action: Break) -> None:
         """A group was given up."""
@@ -46,7 +46,7 @@ class Verdicts:
         if verdict is Verdict.CANCELLED:
             return None
         if verdict is Verdict.CLOSED:
-            self.unserved += 1
+            self.unserved += task.size
             return raised(PoolClosed("the pool ended before the task could get a worker"))
         if verdict is Verdict.BROKEN:
             broken = self._broken.get(task.tag) or self._broken[None]

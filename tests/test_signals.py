@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
+from types import FrameType
+from typing import Any
 
 import psutil
 import pytest
 
-from gpool.interrupts import wait, wait_for
+from gpool.interrupts import Signal, wait, wait_for
 from tests import programs
 from tests.conftest import METHODS
 from tests.gates import Gate
@@ -606,6 +608,39 @@ def test_inv15_the_main_thread_looks_at_the_signals_again_soon_after_it_has_begu
     other.start()
     other.join()
     assert waits == [timeout]
+
+
+def test_inv19_a_signal_may_be_set_in_the_midst_of_being_set() -> None:
+    """As a finalizer does; ``threading.Event`` would wait for itself."""
+    told = Signal()
+
+    def in_between(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code is not Signal.set.__code__:
+            return None
+        told.set()
+        return in_between
+
+    assert not told.wait(0.001)
+    before = sys.gettrace()
+    sys.settrace(in_between)
+    try:
+        told.set()
+    finally:
+        sys.settrace(before)
+    assert told.is_set() and told.wait(0.001) and told.wait()
+    told.clear()
+    assert not told.is_set() and not told.wait(0.001)
+
+
+def test_a_signal_wakes_all_who_wait_for_it() -> None:
+    told = Signal()
+    threads = [threading.Thread(target=told.wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    told.set()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 class LetGo(threading.Condition):

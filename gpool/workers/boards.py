@@ -142,7 +142,8 @@ class Board:
         words = self._words
         if words[_LEASE] != lease:
             return None
-        code, first, done = words[_IN_CELLS], words[_FIRST], self._done()
+        code, first = words[_IN_CELLS], words[_FIRST]
+        done = self._done(code)  # with this code: the worker may turn to cells just now
         if not self._fence():  # what is counted is complete
             return None
         if code:
@@ -153,7 +154,7 @@ class Board:
     def begun(self) -> Begun:
         """Of a worker that has died: what it had begun last."""
         words = self._words
-        return Begun(words[_LEASE], min(self._claimed(), words[_LAST] + 1), self._done())
+        return Begun(words[_LEASE], min(self._claimed(), words[_LAST] + 1), self._done(words[_IN_CELLS]))
 
     def _fence(self) -> bool:
         """False if it is needed and there is none."""
@@ -161,11 +162,12 @@ class Board:
 
     def _claimed(self) -> int:
         words = self._words
-        return min(self._done() + 1, words[_SIZE]) if words[_IN_CELLS] else words[_BEGUN]
+        code = words[_IN_CELLS]
+        return min(self._done(code) + 1, words[_SIZE]) if code else words[_BEGUN]
 
-    def _done(self) -> int:
+    def _done(self, code: int) -> int:
         words = self._words
-        if not words[_IN_CELLS]:
+        if not code:
             return words[_DONE]
         return bisect_left(self._cells, True, words[_FIRST], words[_SIZE], key=MARKED.__eq__)
 

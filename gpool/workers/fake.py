@@ -6,10 +6,10 @@ workers use, so what would not survive the journey does not survive it here eith
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from gpool.interrupts import Signal
 from gpool.limits import SHORTEST
 from gpool.workers import payload, wire
 from gpool.workers.backend import Exited, Ready, Replied, Report, Sample, Settings, Taken
@@ -58,7 +58,7 @@ class FakeBackend:
         self._stopping: set[int] = set()
         self._up: set[int] = set()
         self._reports: deque[Report] = deque()
-        self._something = threading.Event()
+        self._something = Signal()
 
     def __repr__(self) -> str:
         return f"<FakeBackend, {len(self.sent)} workers>"
