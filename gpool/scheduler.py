@@ -271,10 +271,11 @@ class Scheduler(Ledger):
         if task.lease is lease:
             if task.state is LEASED:
                 self.begin(lease)
-            extra = max(0, returned + failed - task.size)  # it ended as it was cancelled, with its worker
-            group.done += returned - extra
+            if returned + failed > task.size:  # the last one ended just as it was cancelled, with its worker
+                returned, failed = (returned - 1, failed) if returned else (0, failed - 1)
+            group.done += returned
             group.failed += failed
-            task.size -= returned + failed - extra
+            task.size -= returned + failed
             task.undelivered = 0
             self.actions.append(Answer(task))
             if final:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gpool.workers.barriers import can_fence
-from gpool.workers.boards import BOARD, Begun, Board, Kept
+from gpool.workers.boards import BOARD, Begun, Board, Kept, WorkerBoard
 from gpool.workers.journey import SharedLock
 from gpool.workers.stacks import REGION
 from tests.claimer import answer_to
@@ -293,3 +293,29 @@ def test_regions_do_not_touch_each_other_and_begin_empty(claimer: MakeClaimer) -
 
 def test_a_board_keeps_clear_of_the_stacks() -> None:
     assert BOARD * 2 <= REGION
+
+
+def test_inv12_answers_are_read_in_the_form_in_which_they_were_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker turns to cells, for which it takes no lock, in the middle of the program's look."""
+    if not can_fence():
+        pytest.skip("no barriers here")
+    fd = os.memfd_create("boards")
+    lock = SharedLock()
+    board = Board(fd, 0, lock.lock)
+    worker = WorkerBoard(fd, 0, lock.lock)
+    worker.claim(1)
+    worker.open_block()
+    worker.claim_item(0)
+    done = Board._done
+
+    def late(self: Board, code: int) -> int:
+        assert worker.open_cells(0, 10, 11_854)
+        return done(self, code)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Board, "_done", late)
+        assert board.kept(1) == Kept(0, [])
+    kept = board.kept(1)
+    assert kept is not None and (kept.first, list(kept.answers)) == (0, [11_854])
+    lock.forget_name()
+    os.close(fd)
