@@ -772,6 +772,24 @@ def test_what_grows_while_it_is_copied_harms_nobody() -> None:
         os.close(fd)
 
 
+def test_inv20_who_forks_takes_the_locks_in_the_order_of_who_starts_workers(tmp_path: Path) -> None:
+    """Hooks of before a fork run in reverse order; who starts a worker has its lock in hand already."""
+    done = programs.run_script(
+        tmp_path,
+        """
+        import os
+        befores, register = [], os.register_at_fork
+        def note(**hooks):
+            befores.append(getattr(hooks.get("before"), "__qualname__", ""))
+            register(**hooks)
+        os.register_at_fork = note
+        import gpool.workers.forking
+        print([name for name in befores if name])
+        """,
+    )
+    assert (done.stdout, done.stderr) == ("['_own_pages', 'RLock.acquire']\n", "")
+
+
 @pytest.mark.parametrize("method", ["forkserver", "fork"])
 def test_inv20_forks_while_views_come_and_go(local_pool: MakePool, method: str) -> None:
     """One thread forks all the time: no result shows another's bytes, and nobody waits for ever."""

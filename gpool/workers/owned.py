@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from gpool.workers import windows  # noqa: F401 - its hook must be there before the one below, see there
+
 _program_fds: set[int] = set()
 starting = threading.RLock()
 """Held while a process is started. The program forks only in between: a child would get copies of the new worker's
