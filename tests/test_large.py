@@ -783,11 +783,15 @@ def test_inv20_who_forks_takes_the_locks_in_the_order_of_who_starts_workers(tmp_
             befores.append(getattr(hooks.get("before"), "__qualname__", ""))
             register(**hooks)
         os.register_at_fork = note
-        import gpool.workers.forking
-        print([name for name in befores if name])
+        from gpool.workers.owned import fork_in_order
+        names = list(filter(None, befores))
+        print(names.index("_own_pages") < names.index("RLock.acquire"))
+        import concurrent.futures.thread
+        fork_in_order()
+        print(befores[-1], "lock.acquire" in befores[:-1])
         """,
     )
-    assert (done.stdout, done.stderr) == ("['_own_pages', 'RLock.acquire']\n", "")
+    assert (done.stdout, done.stderr) == ("True\nRLock.acquire True\n", "")
 
 
 @pytest.mark.parametrize("method", ["forkserver", "fork"])

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 from gpool.workers import windows  # noqa: F401 - its hook must be there before the one below, see there
 
@@ -52,6 +53,18 @@ def _in_forked_child() -> None:
             os.close(fd)
     _program_fds.clear()
     starting._at_fork_reinit()  # type: ignore[attr-defined]
+
+
+@cache
+def fork_in_order() -> None:
+    """To be called before this process forks workers, with the lock in hand.
+
+    Hooks of before a fork run in reverse order. So that nobody else who forks has another lock when waiting for this
+    one, this one is taken before those of the standard library, too.
+    """
+    import concurrent.futures.thread  # noqa: F401 - its hook must be there
+
+    os.register_at_fork(before=starting.acquire, after_in_parent=starting.release)
 
 
 if hasattr(os, "register_at_fork"):

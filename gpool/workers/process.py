@@ -44,7 +44,7 @@ from gpool.workers.journey import (
 )
 from gpool.workers.logs import lowest_level
 from gpool.workers.main import Setup, run
-from gpool.workers.owned import blocked, disown, own, starting
+from gpool.workers.owned import blocked, disown, fork_in_order, own, starting
 from gpool.workers.payload import Sealed, preload
 from gpool.workers.returns import Returns, was_used
 from gpool.workers.server import NUMBER
@@ -181,6 +181,7 @@ class Host:
             fork_server.acquire(self)
         elif method == "fork":
             preload()
+            fork_in_order()
 
     def launch(self, settings: Settings, name: str) -> WorkerProcess:
         """Start a worker's process; blocks for as long as the platform takes."""
