@@ -28,9 +28,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from gpool import lifetime
+from gpool import lifetime, snapshot
 from gpool.batches import may_travel
 from gpool.blocks import Block
 from gpool.delivery import Courier, logger
@@ -66,9 +66,6 @@ from gpool.workers.blocks import head_of
 from gpool.workers.logs import receive
 from gpool.workers.payload import Call, Shared, open_outcome
 from gpool.workers.wire import Frame
-
-if TYPE_CHECKING:
-    from gpool.snapshot import PoolStats
 
 
 class Feeding(Protocol):
@@ -321,13 +318,11 @@ class Supervisor:
         """Tasks that have not ended."""
         return self._performer.pending
 
-    def stats(self) -> PoolStats:
+    def stats(self) -> snapshot.PoolStats:
         """A snapshot, with fresh health samples."""
-        from gpool import snapshot
-
         self._check_process()
         samples = {} if self.closed.is_set() else self._backend.sample()
-        taken: PoolStats = self.look(
+        taken: snapshot.PoolStats = self.look(
             lambda: snapshot.take(
                 self.scheduler,
                 {} if self.closed.is_set() else self._backend.pids(),
