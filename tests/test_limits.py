@@ -133,6 +133,7 @@ from gpool import GroupedPool
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 with GroupedPool(tags={"few": 2, None: 0}) as pool:
     assert pool.group("few").submit(abs, -1).result() == 1
+    pool.stats()  # imports psutil, for which there may be no descriptor later
     pool.adjust("many", 100)
     futures = [pool.group("many").submit(time.sleep, 100) for _ in range(100)]
     failed, _ = wait(futures, return_when=FIRST_EXCEPTION)
