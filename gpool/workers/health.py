@@ -55,7 +55,7 @@ class Sampler:
         known = self._processes.get(pid)
         if known is not None:
             return known
-        with suppress(_psutil().Error):
+        with suppress(_psutil().Error, OSError):
             return _psutil().Process(pid)
         return None
 
@@ -66,10 +66,10 @@ class Sampler:
         try:
             with process.oneshot():
                 rss, status, cpu = _own_rss(process), process.status(), process.cpu_percent()
-        except _psutil().Error:
+        except (_psutil().Error, OSError):  # no descriptor is free just now, for one
             return None
         for child in tree:
-            with suppress(_psutil().Error):
+            with suppress(_psutil().Error, OSError):
                 rss += _own_rss(_psutil().Process(child))
         return Sample(rss, cpu, status)
 
@@ -89,7 +89,7 @@ def descendants(pids: Iterable[int]) -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
     wanted = {pid: list[int]() for pid in pids}
     for process in _psutil().process_iter():
-        with suppress(_psutil().Error):
+        with suppress(_psutil().Error, OSError):
             children.setdefault(process.ppid(), []).append(process.pid)
     for pid, tree in wanted.items():
         generation = children.get(pid, [])
