@@ -44,12 +44,18 @@ class Sampler:
         """One sample per worker whose process could be looked at."""
         with self._lock:
             if monotonic() - self._taken >= FRESH_SECONDS or not self._samples.keys() >= pids.keys():
-                trees = descendants(pids.values())
+                trees = self._trees(pids.values())
                 self._processes = {pid: self._process(pid) for pid in pids.values()}
                 taken = ((worker, self._one(pid, trees[pid])) for worker, pid in pids.items())
                 self._samples = {worker: sample for worker, sample in taken if sample is not None}
                 self._taken = monotonic()
             return {worker: sample for worker, sample in self._samples.items() if worker in pids}
+
+    def _trees(self, pids: Iterable[int]) -> Mapping[int, Iterable[int]]:
+        try:
+            return descendants(pids)
+        except OSError:  # no descriptor is free just now
+            return dict.fromkeys(pids, ())
 
     def _process(self, pid: int) -> Any:
         known = self._processes.get(pid)
