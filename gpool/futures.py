@@ -208,12 +208,14 @@ class Future(StockFuture[T]):
                 self._result, self._exception = verdict
             elif verdict is not None:
                 self._sealed = verdict.kind, verdict.body  # type: ignore[union-attr]
-            self.packed, self._owner = b"", None
-            self._state = CANCELLED_AND_NOTIFIED if verdict is None else FINISHED
-            return self._told(later) if self._has_made else ()
+            return self._end(CANCELLED_AND_NOTIFIED if verdict is None else FINISHED, later)
 
-    def _told(self, later: Later) -> Sequence[Callable[..., object]]:
-        """What is to be done for those who asked before it settled; to be called under the lock."""
+    def _end(self, state: str, later: Later) -> Sequence[Callable[..., object]]:
+        """Its outcome is in place: see to those who have asked before. To be called under the lock."""
+        self.packed, self._owner = b"", None
+        self._state = state
+        if not self._has_made:
+            return ()
         made = self.__dict__
         if "_condition" in made or "_waiters" in made:
             sealed = self._sealed
@@ -276,9 +278,7 @@ def settle_all(
                 future._sealed = answer
             else:
                 future._result = answer
-            future.packed, future._owner = b"", None
-            future._state = FINISHED
-            if future._has_made and (callbacks := future._told(later)):
+            if callbacks := future._end(FINISHED, later):
                 told.append((future, callbacks))
     return told
 

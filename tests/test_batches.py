@@ -17,6 +17,7 @@ from gpool.batches import Batch, may_travel, parties
 from gpool.futures import Future
 from gpool.limits import BLOCK_BYTES
 from gpool.model import NO_OPTIONS, Group, Options, Task
+from gpool.views import name_of
 from gpool.workers.local import LocalBackend
 from gpool.workers.payload import Call, one_call
 from tests.bombs import Bomb, go_off
@@ -46,14 +47,10 @@ def primed(stage: MakeStage, **more: Any) -> Stage:
     return on
 
 
-def gathered(on: Stage, fns: Sequence[Callable[[int], Any]], **options: Any) -> list[Future[Any]]:
+def gathered(on: Stage, fns: Sequence[Callable[[int], Any]]) -> list[Future[Any]]:
     """One submission for each, made while the turn is taken: they go together then."""
     with on.supervisor._turn:
         return [on.supervisor.submit("a", one_call(fn, (-n,), {}), NO_OPTIONS, name_of(fn)) for n, fn in enumerate(fns)]
-
-
-def name_of(fn: Callable[..., Any]) -> str:
-    return getattr(fn, "__name__", "partial")
 
 
 def busy(on: Stage) -> Future[Any]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import pytest
 
@@ -125,26 +126,41 @@ def test_inv05_what_is_sent_after_a_revocation_may_begin(claimer: MakeClaimer) -
     assert at.board.begun().lease == 5
 
 
+class Race(NamedTuple):
+    """How many items the worker might begin when it was limited, what it had answered then, and the same again."""
+
+    before: int
+    kept: Kept | None
+    after: int
+
+
+def raced(at: Claimer, chance: random.Random, what: str, lease: int, longest: int) -> Race:
+    """Limit the worker at any moment of its way through a block, also before it has entered it."""
+    at.tell(what)
+    entered = chance.random() < 0.9 and at.heard()
+    for _ in range(chance.randrange(longest)):
+        pass
+    before = max(1, revoke(at.board, lease, lease).items)
+    kept = at.board.kept(lease)
+    after = max(1, revoke(at.board, lease, lease).items)
+    if not entered:
+        at.heard()
+    begun = at.heard()
+    assert after <= before, "what was taken back stays taken back"
+    assert begun == after, f"{begun} items have begun, all from number {after} on were taken back"
+    assert at.board.begun() == Begun(lease, begun, begun)
+    return Race(before, kept, after)
+
+
 def test_inv05_each_item_is_claimed_or_taken_back_and_never_both(claimer: MakeClaimer) -> None:
     """The program limits at any moment of the worker's way through the block, also before it has entered it."""
     at = claimer()
     chance = random.Random(5)
     limits: set[int] = set()
     for lease in range(1, ROUNDS + 1):
-        at.tell(f"race {lease} {ITEMS}")
-        entered = chance.random() < 0.9 and at.heard()
-        for _ in range(chance.randrange(2_000)):
-            pass
-        before = max(1, revoke(at.board, lease, lease).items)
-        after = max(1, revoke(at.board, lease, lease).items)
-        if not entered:
-            at.heard()
-        claimed = at.heard()
-        assert after <= before, "what was taken back stays taken back"
-        assert claimed == after, f"{claimed} items have begun, all from number {after} on were taken back"
-        assert at.board.begun() == Begun(lease, claimed, claimed)
-        assert at.board.kept(lease) == Kept(0, answers(0, claimed))
-        limits.add(after)
+        race = raced(at, chance, f"race {lease} {ITEMS}", lease, 2_000)
+        assert at.board.kept(lease) == Kept(0, answers(0, race.after))
+        limits.add(race.after)
     assert any(1 < each < ITEMS for each in limits), "they raced"
 
 
@@ -154,19 +170,7 @@ def test_inv05_each_item_that_answers_with_a_number_is_begun_or_taken_back_and_n
     chance = random.Random(5)
     limits: set[int] = set()
     for lease in range(1, ROUNDS + 1):
-        at.tell(f"numbers {lease} {NUMBERS}")
-        entered = chance.random() < 0.9 and at.heard()
-        for _ in range(chance.randrange(10_000)):
-            pass
-        before = max(1, revoke(at.board, lease, lease).items)
-        kept = at.board.kept(lease)
-        after = max(1, revoke(at.board, lease, lease).items)
-        if not entered:
-            at.heard()
-        ran = at.heard()
-        assert after <= before, "what was taken back stays taken back"
-        assert ran == after, f"{ran} items have begun, all from number {after} on were taken back"
-        assert at.board.begun() == Begun(lease, ran, ran)
+        before, kept, after = raced(at, chance, f"numbers {lease} {NUMBERS}", lease, 10_000)
         for each in (kept, at.board.kept(lease)):
             assert each is None or list(each.answers) == list(range(each.first, each.first + len(each.answers)))
         assert kept is None or kept.first + len(kept.answers) in (before, before - 1)

@@ -20,7 +20,7 @@ from time import perf_counter
 from types import NoneType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from gpool.outcome import Outcome, raised, returned
+from gpool.outcome import Outcome, returned
 from gpool.workers import wire
 from gpool.workers.arena import Place, Range
 from gpool.workers.boards import WorkerBoard
@@ -197,13 +197,12 @@ def runner(shared: Callable[[], Function] | None, keeper: Keeper | None = None) 
             try:
                 args = open_item(entry)
             except BaseException as error:
-                held.append(error)
-                return wire.UNREADABLE, pack_error(error)[1]
+                return _unreadable(error, held)
             held.append(args)
         try:
             value = fn(*args, *tail, **kwargs)
         except BaseException as error:
-            return _pack_outcome(raised(error), held, keeper)
+            return _raised(error, held)
         return value if type(value) in _PLAIN else _pack_value(value, held, keeper)
 
     return run
@@ -213,20 +212,28 @@ def _run_call(keeper: Keeper | None, entry: Entry, held: list[Any]) -> Entry:
     try:
         call = open_call(entry, None)
     except BaseException as error:
-        held.append(error)
-        return wire.UNREADABLE, pack_error(error)[1]
+        return _unreadable(error, held)
     held.append(call)
     try:
         value = call.fn(*call.args, **call.kwargs)
     except BaseException as error:
-        return _pack_outcome(raised(error), held, keeper)
+        return _raised(error, held)
     return value if type(value) in _PLAIN else _pack_value(value, held, keeper)
 
 
 def _pack_outcome(outcome: Outcome, held: list[Any], keeper: Keeper | None) -> Entry:
     value, error = outcome
-    if error is None:
-        return value if type(value) in _PLAIN else _pack_value(value, held, keeper)
+    if error is not None:
+        return _raised(error, held)
+    return value if type(value) in _PLAIN else _pack_value(value, held, keeper)
+
+
+def _unreadable(error: BaseException, held: list[Any]) -> Entry:
+    held.append(error)
+    return wire.UNREADABLE, pack_error(error)[1]
+
+
+def _raised(error: BaseException, held: list[Any]) -> Entry:
     held.append(error)
     return pack_error(error, held)
 

@@ -54,14 +54,14 @@ class Sampler:
     def _trees(self, pids: Iterable[int]) -> Mapping[int, Iterable[int]]:
         try:
             return descendants(pids)
-        except OSError:  # no descriptor is free just now
+        except OSError:  # as in ``_unseen``; who kills must not go on like this
             return dict.fromkeys(pids, ())
 
     def _process(self, pid: int) -> Any:
         known = self._processes.get(pid)
         if known is not None:
             return known
-        with suppress(_psutil().Error, OSError):
+        with _unseen():
             return _psutil().Process(pid)
         return None
 
@@ -69,15 +69,19 @@ class Sampler:
         process = self._processes[pid]
         if process is None:
             return None
-        try:
+        with _unseen():
             with process.oneshot():
                 rss, status, cpu = _own_rss(process), process.status(), process.cpu_percent()
-        except (_psutil().Error, OSError):  # no descriptor is free just now, for one
-            return None
-        for child in tree:
-            with suppress(_psutil().Error, OSError):
-                rss += _own_rss(_psutil().Process(child))
-        return Sample(rss, cpu, status)
+            for child in tree:
+                with _unseen():
+                    rss += _own_rss(_psutil().Process(child))
+            return Sample(rss, cpu, status)
+        return None
+
+
+def _unseen() -> suppress:
+    """For what can't be looked at: the process is gone, or no descriptor is free just now."""
+    return suppress(_psutil().Error, OSError)
 
 
 def _own_rss(process: Any) -> int:
@@ -95,7 +99,7 @@ def descendants(pids: Iterable[int]) -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
     wanted = {pid: list[int]() for pid in pids}
     for process in _psutil().process_iter():
-        with suppress(_psutil().Error, OSError):
+        with suppress(_psutil().Error):
             children.setdefault(process.ppid(), []).append(process.pid)
     for pid, tree in wanted.items():
         generation = children.get(pid, [])
