@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import Future as StockFuture
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from gpool.interrupts import wait_for
 from gpool.model import Options, Task, TaskState
@@ -26,10 +26,6 @@ from gpool.outcome import Outcome, new_outcome
 from gpool.workers.blocks import Entry
 from gpool.workers.payload import Call, open_outcome
 from gpool.workers.wire import VALUE, Frame
-
-if TYPE_CHECKING:
-    from gpool.batches import Batch
-    from gpool.supervisor import Supervisor
 
 Later = Callable[[Callable[[], object]], object]
 """Takes what wakes somebody, to be called when the turn is over."""
@@ -44,6 +40,18 @@ _LAZY: dict[str, Callable[[], Any]] = {
 }
 _OPENING = object()
 _OVER = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
+
+
+class Owner(Protocol):
+    """Who can cancel a future."""
+
+    def cancel(self, future: Future[Any], kill: bool) -> None: ...
+
+
+class Company(Protocol):
+    """Several that travel together."""
+
+    def has_begun(self, future: Future[Any]) -> bool: ...
 
 
 class Future(StockFuture[T]):
@@ -61,7 +69,7 @@ class Future(StockFuture[T]):
 
     _state: str
 
-    def __init__(self, tag: Hashable, options: Options, name: str, call: Call, owner: Supervisor) -> None:
+    def __init__(self, tag: Hashable, options: Options, name: str, call: Call, owner: Owner) -> None:
         # The stock constructor would make what is made on demand here.
         self._state = PENDING
         self._result = None
@@ -71,9 +79,9 @@ class Future(StockFuture[T]):
         self.options = options
         self.name = name
         self.packed: Call | bytes = call if call.places else call.body  # bytes are nothing to the garbage collector
-        self.unit: Task | Batch | None = None
+        self.unit: Task | Company | None = None
         self.follow_up: Callable[[Future[T]], object] | None = None
-        self._owner: Supervisor | None = owner
+        self._owner: Owner | None = owner
         self._has_made = False  # something on demand; to look for it would make a dictionary of the attributes
 
     def __getattr__(self, name: str) -> Any:

@@ -120,7 +120,7 @@ class Performer:
             return
         if isinstance(unit, Batch):
             self.handle(CancelAsked(unit.task.id, kill, unit.futures.index(future)))
-        elif unit is not None:
+        elif isinstance(unit, Task):
             self.handle(CancelAsked(unit.id, kill))
 
     def handle(self, event: Event, report: Frame | Exited | None = None) -> None:

@@ -18,6 +18,7 @@ from benchmarks.torment.books import Account, Books, kind_of
 from benchmarks.torment.orders import CANCELLED, CRASHED, Order, large_of
 from benchmarks.torment.tasks import perform
 from gpool import GroupedPool, NoSlots, PoolClosed, WorkerCrashed
+from gpool.batches import Batch
 from gpool.feeds import Feed
 from gpool.futures import Future
 from gpool.model import Task
@@ -40,7 +41,8 @@ def watch(account: Account, future: Future[Named]) -> None:
 
     def done(ended: StockFuture[Named]) -> None:
         unit = future.unit
-        account.pool_id = unit.id if isinstance(unit, Task) else unit.task.id if unit is not None else None
+        task = unit.task if isinstance(unit, Batch) else unit
+        account.pool_id = task.id if isinstance(task, Task) else None
         if ended.cancelled():
             account.ended(CANCELLED)
         elif (error := ended.exception()) is not None:
