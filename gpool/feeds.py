@@ -328,7 +328,7 @@ class Feed:
     @property
     def is_wanted(self) -> bool:
         """True when a worker could do with what is held."""
-        return not self._supervisor.scheduler.can_wait(self.tag, self.options.priority, len(self._held))
+        return not self._supervisor.can_wait(self.tag, self.options.priority, len(self._held))
 
     def submit_held(self) -> None:
         """Submit what is held. Any thread may call this."""

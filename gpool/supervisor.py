@@ -86,6 +86,7 @@ Listener = Callable[[Transition], object]
 
 _TICK = Ticked()
 
+_MANY = 1 << 62
 _LEFT_IN_THE_INBOX = 128
 """Submissions that may be left lying for the supervisor before their thread deals with them itself."""
 
@@ -129,6 +130,7 @@ class Supervisor:
         self._inbox: deque[Future[Any] | Task | Event | Callable[[], None]] = deque()
         self._turn = Turn(self._before_turn_ends, backend.flush)
         self._hurry = False  # what lies in the inbox may begin at once, if the turn's holder looks there
+        self._away = False  # the supervisor's thread runs user code, and handles no reports
         self._waiting_until = float("-inf")
         self.changed = threading.Condition()  # notified when something that ``join`` waits for may have come true
         self.closed = threading.Event()
@@ -239,7 +241,7 @@ class Supervisor:
         The order matters: it lies there before it is asked whether it can, so a turn that ends later sees it.
         """
         gathered = len(self._inbox)
-        if not self.scheduler.can_wait(tag, options.priority, gathered) or self.state is CLOSED:
+        if not self.can_wait(tag, options.priority, gathered) or self.state is CLOSED:
             self._hurry = True
             if not self._turn.is_taken:  # else its holder sees it
                 with shielded():
@@ -248,6 +250,10 @@ class Supervisor:
             with shielded():
                 self._take_turns()
             time.sleep(0)  # results may have come: their thread needs the interpreter
+
+    def can_wait(self, tag: Hashable, priority: int, gathered: int) -> bool:
+        """True when so many new tasks may be left to whoever handles a worker's report. Any thread may ask."""
+        return self.scheduler.can_wait(tag, priority, _MANY if self._away else gathered)
 
     def cancel(self, future: Future[Any], kill: bool) -> None:
         """Cancel a task if the machine allows it; when this returns the future says whether it did."""
@@ -489,7 +495,9 @@ class Supervisor:
             if not to_open:
                 self._take_all(reports, opened)
         if to_open:
+            self._away = True
             opened = {frame.number: _opened(frame) for frame in to_open}
+            self._away = False
             with self._turn:
                 self._take_all(reports, opened)
         if self._clock() >= self._next_sample:
