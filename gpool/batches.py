@@ -26,11 +26,11 @@ _MOST = 1024
 """Submissions of a batch: to take one out of the middle, or some off its front, takes the longer the more there are."""
 
 
-def may_travel(call: Call, options: Options) -> bool:
+def may_travel(packed: Call | bytes, options: Options) -> bool:
     """True if a submission may travel with others."""
     if options is not NO_OPTIONS and (options.timeout is not None or options.retries):
         return False
-    return not call.places and len(call.body) <= _LARGEST
+    return isinstance(packed, bytes) and len(packed) <= _LARGEST
 
 
 def parties(futures: Iterable[Future[Any]]) -> list[list[Future[Any]]]:

@@ -69,7 +69,7 @@ class Future(StockFuture[T]):
 
     _state: str
 
-    def __init__(self, tag: Hashable, options: Options, name: str, call: Call, owner: Owner) -> None:
+    def __init__(self, tag: Hashable, options: Options, name: str, packed: Call | bytes, owner: Owner) -> None:
         # The stock constructor would make what is made on demand here.
         self._state = PENDING
         self._result = None
@@ -78,7 +78,7 @@ class Future(StockFuture[T]):
         self.tag = tag
         self.options = options
         self.name = name
-        self.packed: Call | bytes = call if call.places else call.body  # bytes are nothing to the garbage collector
+        self.packed = packed  # bytes are nothing to the garbage collector
         self.unit: Task | Company | None = None
         self.follow_up: Callable[[Future[T]], object] | None = None
         self._owner: Owner | None = owner

@@ -192,7 +192,7 @@ class GroupedPool(Executor):
         """
         wanted = handlers(callback, error)
         self._supervisor.check(tag)
-        call = one_call(check_callable(fn), tuple(args), kwargs or {}, self._supervisor.room)
+        packed = one_call(check_callable(fn), tuple(args), kwargs or {}, self._supervisor.room)
         holds_slot = Signal()
 
         def follow_up(future: Future[Any]) -> None:
@@ -202,7 +202,7 @@ class GroupedPool(Executor):
 
         expect = self._deliveries.expect
         future = self._supervisor.submit(
-            tag, call, NO_OPTIONS, name_of(fn), announce=True, follow_up=follow_up, register=expect
+            tag, packed, NO_OPTIONS, name_of(fn), announce=True, follow_up=follow_up, register=expect
         )
         try:
             wait_until(holds_slot.wait)

@@ -87,8 +87,10 @@ Listener = Callable[[Transition], object]
 _TICK = Ticked()
 
 _MANY = 1 << 62
-_LEFT_IN_THE_INBOX = 128
-"""Submissions that may be left lying for the supervisor before their thread deals with them itself."""
+_LEFT_IN_THE_INBOX = 512
+"""Submissions that may be left lying before their thread deals with them itself, and lets others have the interpreter.
+
+That is after some three milliseconds; the interpreter itself would switch after five."""
 
 
 class Supervisor:
@@ -183,7 +185,7 @@ class Supervisor:
     def submit(
         self,
         tag: Hashable,
-        call: Call,
+        packed: Call | bytes,
         options: Options,
         name: str,
         *,
@@ -196,8 +198,8 @@ class Supervisor:
         ``register`` is called with its future before anything can happen to it; ``follow_up``, under the turn,
         when it has settled, and before that, if ``announce`` is set, when it first holds a slot.
         """
-        future: Future[Any] = Future(tag, options, options.name or name, call, self)
-        if follow_up is None and register is None and self.has_blocks and may_travel(call, options):
+        future: Future[Any] = Future(tag, options, options.name or name, packed, self)
+        if follow_up is None and register is None and self.has_blocks and may_travel(packed, options):
             self._leave_future(future)
             return future
         future.follow_up = follow_up

@@ -69,7 +69,7 @@ def sent(on: Stage) -> list[int]:
 
 
 def a_future(on: Stage, tag: str = "a", options: Options = NO_OPTIONS, size: int = 10) -> Future[Any]:
-    return Future(tag, options, "task", Call(b"x" * size), on.supervisor)
+    return Future(tag, options, "task", b"x" * size, on.supervisor)
 
 
 def test_those_of_one_tag_with_the_same_options_go_together_in_their_order(stage: MakeStage) -> None:
@@ -95,17 +95,18 @@ def test_no_more_bytes_go_together_than_make_a_block(stage: MakeStage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "options", "may"),
+    ("packed", "options", "may"),
     [
-        (Call(b""), NO_OPTIONS, True),
-        (Call(b""), Options(priority=1, name="x", retry_on=(KeyError,)), True),
-        (Call(b""), Options(timeout=1.0), False),
-        (Call(b""), Options(retries=1), False),
-        (Call(b"x" * BLOCK_BYTES), NO_OPTIONS, False),
+        (b"", NO_OPTIONS, True),
+        (b"", Options(priority=1, name="x", retry_on=(KeyError,)), True),
+        (b"", Options(timeout=1.0), False),
+        (b"", Options(retries=1), False),
+        (b"x" * BLOCK_BYTES, NO_OPTIONS, False),
+        (Call(b""), NO_OPTIONS, False),
     ],
 )
-def test_what_asks_for_more_than_a_block_has_goes_alone(call: Call, options: Options, may: bool) -> None:
-    assert may_travel(call, options) is may
+def test_what_asks_for_more_than_a_block_has_goes_alone(packed: Call | bytes, options: Options, may: bool) -> None:
+    assert may_travel(packed, options) is may
 
 
 # -- each fares alone -------------------------------------------------------------------------------------------------

@@ -16,19 +16,25 @@ def fresh(n: int, words: list[str]) -> Callable[[], Any]:
     return lambda: (n, words)
 
 
+def packed(fn: Callable[..., Any]) -> bytes:
+    body = one_call(fn, (), {})
+    assert isinstance(body, bytes)
+    return body
+
+
 def there(fn: Callable[..., Any]) -> Callable[..., Any]:
     """What a worker makes of it."""
-    return open_call(one_call(fn, (), {}).body, None).fn
+    return open_call(packed(fn), None).fn
 
 
 def test_each_closure_has_what_it_captured_when_it_was_pickled() -> None:
     words = ["a"]
-    first = one_call(fresh(1, words), (), {})
+    first = packed(fresh(1, words))
     words.append("b")
-    second = one_call(fresh(2, words), (), {})
-    assert open_call(first.body, None).fn() == (1, ["a"])
-    assert open_call(second.body, None).fn() == (2, ["a", "b"])
-    assert open_call(second.body, None).fn()[1] is not open_call(second.body, None).fn()[1]
+    second = packed(fresh(2, words))
+    assert open_call(first, None).fn() == (1, ["a"])
+    assert open_call(second, None).fn() == (2, ["a", "b"])
+    assert open_call(second, None).fn()[1] is not open_call(second, None).fn()[1]
 
 
 def test_closures_of_one_function_share_its_code() -> None:

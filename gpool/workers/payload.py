@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import count
-from types import CellType, CodeType, FunctionType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpool.outcome import Outcome, raised, returned
@@ -74,9 +74,6 @@ class Call(NamedTuple):
     shared: Shared | None = None
     items: int = 1
     places: tuple[Place, ...] = ()
-
-
-_new_call = Call._make
 
 
 def _by_value_modules() -> bool:
@@ -234,25 +231,49 @@ def pack_call(call: tuple[Any, ...], room: Range | None) -> Packed:
 
 def one_call(
     fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], room: Range | None = None
-) -> Call:
-    """A call that stands for itself."""
+) -> Call | bytes:
+    """A call that stands for itself; its body if there is no more to it."""
     surface = (*args, *kwargs.values()) if kwargs else args
     if room is not None and not _has_long(surface):  # what follows does it all; this is the short way for what is small
         try:
-            body = pickle.dumps((fn, args, kwargs), _PROTOCOL, buffer_callback=_stays)
+            body = _call_body(fn, args, kwargs)
         except KeyboardInterrupt:
             raise
         except BaseException:
             body = b"__main__"
         if len(body) < LARGE and b"__main__" not in body and not _by_value_modules():
-            return _new_call((body, None, 1, ()))
+            return body
     try:
         body, places = pack_value((fn, args, kwargs), room, surface)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise _payload_error("call", "pickled") from error
-    return Call(body, None, 1, places) if places else Call(body)
+    return Call(body, None, 1, places) if places else body
+
+
+def _call_body(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+    """A small call's pickle. A function that its module has under its name is pickled once, the rest goes behind it."""
+    if type(fn) in _NAMED and not kwargs:
+        module = sys.modules.get(fn.__module__)
+        if module is not None and getattr(module, "__dict__", _NOTHING).get(fn.__qualname__) is fn:
+            return _name(fn) + pickle.dumps(args, _PROTOCOL, buffer_callback=_stays)[:-1] + _NO_KWARGS
+    return pickle.dumps((fn, args, kwargs), _PROTOCOL, buffer_callback=_stays)
+
+
+_NAMED = frozenset((FunctionType, BuiltinFunctionType))
+_NOTHING: Mapping[str, Any] = {}
+_NO_KWARGS = pickle.EMPTY_DICT + pickle.TUPLE3 + pickle.STOP
+
+
+@lru_cache(maxsize=256)
+def _name(fn: Callable[..., Any]) -> bytes:
+    """A function by its name, pickled without its end and without a memo: places in that are for what comes behind."""
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, _PROTOCOL)
+    pickler.fast = True
+    pickler.dump(fn)
+    return file.getvalue()[:-1]
 
 
 def open_function(body: Buffer) -> Function:
