@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -239,33 +239,64 @@ def check_count(name: str, value: object, *, least: int) -> None:
         raise ValueError(f"{name} must be {least} or more, not {value}")
 
 
-@dataclass(slots=True, eq=False)
 class Task:
     """One piece of work. The scheduler sees its options and never its payload.
 
-    A *block* is a task of several items: ``size`` says how many of them have not ended. It may be split, and it has no
-    timeout and no retries. What is split off a block says from which, and how many items stood before its own.
+    A *block* is a task of several items. It may be split, and it has no timeout and no retries.
 
-    ``undelivered`` counts the workers that died before they could begin it, though it was the first they had.
-
-    ``name`` is what errors and ``stats()`` call it. ``announce`` asks for a ``Begin`` action when it first holds a
-    slot (``put`` waits for that).
+    Attributes:
+        name: what errors and ``stats()`` call it.
+        announce: asks for a ``Begin`` action when it first holds a slot (``put`` waits for that).
+        size: how many of its items have not ended.
+        block, offset: from which block it was split off, and how many items stood before its own there.
+        attempt: the number of the one that is under way, or was the last.
+        undelivered: workers that died before they could begin it, though it was the first they had.
+        started: when its attempt began.
     """
 
-    id: int
-    tag: Hashable
-    options: Options = NO_OPTIONS
-    name: str = ""
-    announce: bool = False
-    size: int = 1
-    block: int = 0
-    offset: int = 0
-    state: TaskState = TaskState.QUEUED
-    attempt: int = 0
-    lease: Lease | None = None
-    verdict: Verdict | None = None
-    undelivered: int = 0
-    started: float = 0.0
+    __slots__ = (
+        "announce",
+        "attempt",
+        "block",
+        "id",
+        "lease",
+        "name",
+        "offset",
+        "options",
+        "size",
+        "started",
+        "state",
+        "tag",
+        "undelivered",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        id: int,
+        tag: Hashable,
+        options: Options = NO_OPTIONS,
+        name: str = "",
+        announce: bool = False,
+        size: int = 1,
+    ) -> None:
+        self.id = id
+        self.tag = tag
+        self.options = options
+        self.name = name
+        self.announce = announce
+        self.size = size
+        self.block = 0
+        self.offset = 0
+        self.state = TaskState.QUEUED
+        self.attempt = 0
+        self.lease: Lease | None = None
+        self.verdict: Verdict | None = None
+        self.undelivered = 0
+        self.started = 0.0
+
+    def __repr__(self) -> str:
+        return f"<task {self.id}, {self.name!r} of {self.tag!r}: {self.state.value}>"
 
     @property
     def age(self) -> tuple[int, int]:
@@ -273,17 +304,21 @@ class Task:
         return self.block or self.id, self.offset
 
 
-@dataclass(slots=True, eq=False)
 class Lease:
     """One attempt of one task on one worker. A message that quotes any other number is dropped."""
 
-    number: int
-    task: Task
-    attempt: int
-    worker: Worker
+    __slots__ = ("attempt", "number", "task", "worker")
+
+    def __init__(self, number: int, task: Task, attempt: int, worker: Worker) -> None:
+        self.number = number
+        self.task = task
+        self.attempt = attempt
+        self.worker = worker
+
+    def __repr__(self) -> str:
+        return f"<lease {self.number}: {self.task!r} on worker {self.worker.id}>"
 
 
-@dataclass(slots=True, eq=False)
 class Worker:
     """One process, as the scheduler sees it.
 
@@ -297,15 +332,21 @@ class Worker:
         tasks_done: attempts it ended, a block's items counted one by one.
     """
 
-    id: int
-    kind: int
-    group: GroupRecord
-    state: WorkerState = WorkerState.STARTING
-    serving: GroupRecord | None = None
-    leases: deque[Lease] = field(default_factory=deque)
-    doom: Verdict | None = None
-    head_since: float = 0.0
-    tasks_done: int = 0
+    __slots__ = ("doom", "group", "head_since", "id", "kind", "leases", "serving", "state", "tasks_done")
+
+    def __init__(self, id: int, kind: int, group: GroupRecord) -> None:
+        self.id = id
+        self.kind = kind
+        self.group = group
+        self.state = WorkerState.STARTING
+        self.serving: GroupRecord | None = None
+        self.leases: deque[Lease] = deque()
+        self.doom: Verdict | None = None
+        self.head_since = 0.0
+        self.tasks_done = 0
+
+    def __repr__(self) -> str:
+        return f"<worker {self.id} of {self.group.tag!r}: {self.state.value}>"
 
     @property
     def has_behind(self) -> bool:

@@ -6,15 +6,14 @@ Owns immutable values, made on demand from the scheduler's state by whoever hold
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gpool.model import Worker
 from gpool.scheduler import Scheduler
 from gpool.workers.backend import Sample
 
 
-@dataclass(frozen=True, slots=True)
-class GroupStats:
+class GroupStats(NamedTuple):
     """One group at one moment.
 
     Attributes:
@@ -46,8 +45,7 @@ class GroupStats:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStats:
+class WorkerStats(NamedTuple):
     """One worker at one moment.
 
     Attributes:
@@ -77,8 +75,7 @@ class WorkerStats:
     status: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PoolStats:
+class PoolStats(NamedTuple):
     """The pool at one moment.
 
     Attributes:
@@ -87,9 +84,9 @@ class PoolStats:
         pending: tasks that have not ended.
     """
 
-    groups: Mapping[Hashable, GroupStats] = field(default_factory=dict)
-    workers: tuple[WorkerStats, ...] = ()
-    pending: int = 0
+    groups: Mapping[Hashable, GroupStats]
+    workers: tuple[WorkerStats, ...]
+    pending: int
 
 
 def take(
