@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -153,12 +152,11 @@ class Options(NamedTuple):
 NO_OPTIONS = Options()
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """A tag's slots and its workers' settings.
 
     What is left None is taken from the pool. A group that sets ``initializer``, ``env`` or ``nice`` is served
-    by workers of its own kind, in the general slots too.
+    by workers of its own kind, in the general slots too. The pool checks the values.
 
     Attributes:
         slots: how many workers are reserved for the tag.
@@ -193,7 +191,8 @@ class Group:
     burst: int | None = None
     weight: float = 1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """TypeError or ValueError if a setting is not what it should be."""
         check_slots(self.slots)
         if self.initializer is not None and not callable(self.initializer):
             raise TypeError(f"initializer must be callable, not {self.initializer!r}")

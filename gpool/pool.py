@@ -10,7 +10,6 @@ import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import replace
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -107,7 +106,7 @@ class GroupedPool(Executor):
             backend = local = _local_backend(mp_context, forward_logs)
         kinds = Kinds(groups, list(groups), Settings(initializer, tuple(initargs)))
         sampled = any(group.memory_limit or group.recycle_memory for group in groups.values())
-        self._defaults = replace(defaults, initializer=None)  # a group declared later has plain workers
+        self._defaults = defaults._replace(initializer=None)  # a group declared later has plain workers
         self._supervisor = Supervisor(
             backend,
             clock=clock,
@@ -288,7 +287,7 @@ class GroupedPool(Executor):
             if left < 0:
                 raise InsufficientSlots(wanted, general.slots)
             target[None] = left
-        new = {} if tag in groups else {tag: replace(self._defaults, slots=slots)}
+        new = {} if tag in groups else {tag: self._defaults._replace(slots=slots)}
         supervisor.handle(ResizeAsked(target, new))
         return {worker.id for worker in supervisor.scheduler.workers.values() if worker.state in _LEAVING}
 

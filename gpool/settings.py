@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 
 from gpool.model import Group, check_slots
 from gpool.workers.backend import Settings
@@ -34,12 +33,19 @@ def groups_of(limit: int | None, tags: Mapping[Hashable, int | Group] | None, de
 
     Raises:
         ValueError: ``limit`` is below what the tags need.
-        TypeError, ValueError: something is no size.
+        TypeError, ValueError: something is no size, or a setting is not what it should be.
     """
     groups = {tag: each if isinstance(each, Group) else Group(each) for tag, each in (tags or {}).items()}
+    defaults.check()
+    for tag, group in groups.items():
+        try:
+            group.check()
+        except (TypeError, ValueError) as error:
+            error.add_note(f"It is a setting of the group {tag!r}.")
+            raise
     general = groups.pop(None, None)
     if limit is not None:
-        general = replace(general or Group(0), slots=_left_of(limit, groups, general))
+        general = (general or Group(0))._replace(slots=_left_of(limit, groups, general))
     elif general is None:
         general = Group(0 if groups else usable_cpus())
     groups[None] = general
@@ -59,9 +65,9 @@ def _left_of(limit: int, groups: Mapping[Hashable, Group], general: Group | None
 def completed(group: Group, defaults: Group) -> Group:
     """A group with the pool's settings where it has none of its own."""
     changes = {name: getattr(defaults, name) for name in _INHERITED if getattr(group, name) is None}
-    group = replace(group, **changes)
+    group = group._replace(**changes)
     if group.own_kind and group.initializer is None:
-        group = replace(group, initializer=defaults.initializer, initargs=defaults.initargs)
+        group = group._replace(initializer=defaults.initializer, initargs=defaults.initargs)
     return group
 
 

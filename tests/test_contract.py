@@ -172,9 +172,33 @@ def test_constructor_checks() -> None:
         ({"callback": 1}, TypeError),
         ({"limit": 1, "mp_context": "telepathy"}, ValueError),
         ({"limit": 1, "initializer": 5}, TypeError),
+        ({"limit": 1, "max_tasks_per_child": 0}, ValueError),
     ):
         with pytest.raises(error):
             GroupedPool(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ({"slots": -1}, ValueError),
+        ({"slots": "1"}, TypeError),
+        ({"initializer": 5}, TypeError),
+        ({"memory_limit": 0}, ValueError),
+        ({"recycle_memory": 1.5}, TypeError),
+        ({"max_tasks_per_child": True}, TypeError),
+        ({"start_timeout": 0}, ValueError),
+        ({"max_start_failures": 0}, ValueError),
+        ({"max_crashes": "3"}, TypeError),
+        ({"burst": -1}, ValueError),
+        ({"weight": 0}, ValueError),
+        ({"weight": float("nan")}, ValueError),
+    ],
+)
+def test_settings_of_groups_are_checked_and_the_group_is_named(setting: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(setting))) as refused:
+        GroupedPool(tags={"fine": 1, "web": Group(**{"slots": 1, **setting})})
+    assert "'web'" in refused.value.__notes__[0]
 
 
 def test_limit_gives_the_general_group_what_tags_leave(make_pool: MakePool) -> None:
