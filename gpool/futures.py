@@ -18,6 +18,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import Future as StockFuture
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from functools import partial
+from time import monotonic
 from typing import Any, Protocol, TypeVar, cast
 
 from gpool.interrupts import wait_for
@@ -43,9 +44,10 @@ _OVER = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
 
 class Owner(Protocol):
-    """Who can cancel a future."""
+    """Who can cancel a future, and may let a thread wait for it by a shorter way than its condition."""
 
     def cancel(self, future: Future[Any], kill: bool) -> None: ...
+    def fetch(self, future: Future[Any], timeout: float | None) -> None: ...
 
 
 class Company(Protocol):
@@ -154,14 +156,22 @@ class Future(StockFuture[T]):
 
     def outcome(self, timeout: float | None = None) -> Outcome:
         """What the task returned or raised. CancelledError and TimeoutError are raised as by ``result``."""
-        if self._state == PENDING:
-            if not wait_for(self._condition, self.done, timeout):
-                raise TimeoutError
+        if self._state == PENDING and not self._wait(timeout):
+            raise TimeoutError
         if self._state != FINISHED:
             raise CancelledError
         if self._sealed is not None:
             self._open()
         return new_outcome((self._result, self._exception))
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait until it has ended; False if ``timeout`` seconds were not enough."""
+        owner, until = self._owner, None if timeout is None else monotonic() + timeout
+        if owner is not None:
+            owner.fetch(self, timeout)
+        if self._state != PENDING:
+            return True
+        return wait_for(self._condition, self.done, None if until is None else max(0.0, until - monotonic()))
 
     @property
     def never_ran(self) -> bool:

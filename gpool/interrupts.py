@@ -28,17 +28,23 @@ _set: Callable[[int, Any], Any] = _signal.signal
 
 
 class shielded:  # noqa: N801 - reads as a statement
-    """``with shielded():`` no signal handler written in Python runs inside, in the main thread; none is lost."""
+    """``with shielded():`` no signal handler written in Python runs inside, in the main thread; none is lost.
 
-    __slots__ = ("_held", "_noted")
+    Attributes:
+        noted: the signals that have come meanwhile.
+        told: called when one comes.
+    """
+
+    __slots__ = ("_held", "noted", "told")
 
     def __init__(self) -> None:
         self._held: list[tuple[int, Any]] = []
-        self._noted: list[tuple[int, FrameType | None]] = []
+        self.noted: list[tuple[int, FrameType | None]] = []
+        self.told: Callable[[], object] | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> shielded:
         if get_ident() != _main:
-            return
+            return self
         self._held = held = [(number, handler) for number in _DEFERRED if callable(handler := _get(number))]
         try:
             note = self._note
@@ -47,15 +53,18 @@ class shielded:  # noqa: N801 - reads as a statement
         except BaseException:  # one that was not swapped yet
             self.__exit__()
             raise
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._held:
             self._restore()
-            if self._noted:
+            if self.noted:
                 self._catch_up()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._noted.append((number, frame))
+        self.noted.append((number, frame))
+        if self.told is not None:
+            self.told()
 
     def _restore(self) -> None:
         """Put the handlers back. One may run, and raise, as soon as it is back: then the others are still due."""
@@ -69,8 +78,8 @@ class shielded:  # noqa: N801 - reads as a statement
     def _catch_up(self) -> None:
         """Let the handlers see what has come meanwhile. One may raise: then the others are still due."""
         handlers = dict(self._held)
-        while self._noted:
-            number, frame = self._noted.pop(0)
+        while self.noted:
+            number, frame = self.noted.pop(0)
             try:
                 handlers[number](number, frame)
             except BaseException:

@@ -53,6 +53,7 @@ from gpool.events import (
     WorkerReady,
     new_ended,
 )
+from gpool.fetching import Fetcher
 from gpool.futures import Future
 from gpool.groups import GroupRecord
 from gpool.interrupts import shielded, wait, wait_for
@@ -143,6 +144,7 @@ class Supervisor:
             self.scheduler, backend, self, clock=clock, settings=settings, listening=bool(self._listeners)
         )
         self.handle = self._performer.handle
+        self._fetcher = Fetcher(backend, self._turn, self._take_fetched)
         self._thread = threading.Thread(target=self._run, name=f"{name}-supervisor", daemon=True)
 
     def begin(self) -> None:
@@ -266,6 +268,13 @@ class Supervisor:
             self.post(cancel)  # from a finalizer that interrupted the turn
         else:
             self.look(cancel)
+
+    def fetch(self, future: Future[Any], timeout: float | None) -> None:
+        """Wait for a future by its worker's answer itself, if that can be had; it need not have ended afterwards."""
+        if not self.is_inherited:
+            self._fetcher.fetch(future, timeout)
+            if self._performer.transitions:
+                self._announce()
 
     def cancel_all(self, tasks: Callable[[], Iterable[Task]]) -> None:
         """Cancel all these tasks that have not begun; they are listed when none can be added to them."""
@@ -520,6 +529,13 @@ class Supervisor:
         if self.holding or self._inbox:
             self._work()
 
+    def _take_fetched(self, reports: list[Report]) -> None:
+        """With the turn held: deal with what somebody fetched who waits for it."""
+        try:
+            self._take_all(reports, {})
+        except BaseException as error:
+            self._performer.fail(error)
+
     def _due(self) -> float | None:
         timer = self.scheduler.next_timer
         if self._next_sample == float("inf"):
@@ -544,6 +560,7 @@ class Supervisor:
         for feed in tuple(self.pausing):
             if self.scheduler.wastes_slot(feed.tag):
                 self._turn.later(feed.nudge)
+        self._fetcher.wake_if_done()
         timer = self.scheduler.next_timer
         if (timer is not None and timer < self._waiting_until) or self.closed.is_set():
             self._backend.wake()

@@ -85,6 +85,26 @@ class Taken(NamedTuple):
 Report: TypeAlias = Ready | Replied | Logged | Exited
 
 
+class Loan(Protocol):
+    """A worker's reports, lent to a thread: while it is out, that thread waits for them, and ``wait`` need not."""
+
+    @property
+    def is_over(self) -> bool:
+        """It was taken back: there is nothing more to wait for."""
+
+    def wait(self, timeout: float | None) -> bool:
+        """Block until there is something to read, or ``wake`` was called; False if ``timeout`` seconds passed."""
+
+    def wake(self) -> None:
+        """End a ``wait``, now or the next one."""
+
+    def read(self) -> list[Report]:
+        """What the worker has reported."""
+
+    def end(self) -> None:
+        """Give it back. Whoever has borrowed does that in any case."""
+
+
 class Sample(NamedTuple):
     """A worker's health at one moment. ``rss`` is in bytes, of the worker and its children, without shared memory."""
 
@@ -136,6 +156,9 @@ class Backend(Protocol):
 
     def poll(self) -> list[Report]:
         """What has happened, in order."""
+
+    def lend(self, worker: int) -> Loan | None:
+        """Lend the reports of a worker that has one lease; None if they are not to be had. It is over with the next."""
 
     def flush(self) -> None:
         """Let workers have what the calls above have for them; before this, none of it need arrive. From any thread."""

@@ -3,9 +3,10 @@
 Owns the descriptors of all workers and one selector over them: streams, exits, and a pipe to be woken by. Has no
 policy. Writing and reading never block: what a pipe does not take waits in the line's queue until it does.
 
-Threads. ``wait`` and ``poll`` belong to the supervisor's own thread; only it touches the selector. ``flush`` comes
-from whoever had the supervisor's turn, the other calls from whoever has it. Processes are started on a thread of this
-backend's own, because starting one blocks; what it made is handed over through a deque.
+Threads. ``wait`` belongs to the supervisor's own thread, ``flush`` comes from whoever had the supervisor's turn, the
+other calls from whoever has it; so only with the turn is a stream read, or the selector told what to watch for.
+Processes are started on a thread of this backend's own, because starting one blocks; what it made is handed over
+through a deque.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from gpool.workers.arena import Place, Range
 from gpool.workers.backend import Exited, Logged, Ready, Replied, Report, Sample, Settings, Taken
 from gpool.workers.blocks import answers_in, head_of, open_parcels, pack_answers
 from gpool.workers.boards import Kept
+from gpool.workers.loans import Lender, Loan
 from gpool.workers.main import SHARED
 from gpool.workers.outgoing import Outgoing
 from gpool.workers.owned import disown, own
@@ -122,6 +124,7 @@ class LocalBackend:
         os.set_blocking(waker, False)
         self._woken, self._waker = own(woken), own(waker)
         self._selector.register(self._woken, _READ, None)
+        self._lender = Lender(self._selector)
         self._ready: list[tuple[selectors.SelectorKey, int]] = []
         self._unwritten: deque[_Line] = deque()  # lines with something to write
         self._full: deque[_Line] = deque()  # lines whose pipe took less than it was offered
@@ -159,6 +162,8 @@ class LocalBackend:
         line = self._lines.get(worker)
         if line is None:
             return  # it has died; the report of that is on its way
+        if line.process is not None:
+            self._lender.take_back(line.process.stream)
         if line.returns is not None and line.returns.has_dead:
             line.outgoing.add(wire.RETURNED, 0, (line.returns.take_dead(),))
         for lease, (body, shared, items, places) in calls:
@@ -211,6 +216,12 @@ class LocalBackend:
         self.wake()
         return (lease, rest) if rest else (None, 0)
 
+    def lend(self, worker: int) -> Loan | None:
+        line = self._lines.get(worker)
+        if line is None or line.process is None or line.killed or line.outgoing or len(line.sent) != 1:
+            return None
+        return self._lender.lend(line.process.stream, lambda: list(self._receive(line, _READS_AT_A_TIME)))
+
     def forget(self, shared: int) -> None:
         for line in self._lines.values():
             if shared in line.shared:
@@ -247,6 +258,7 @@ class LocalBackend:
         return self._sampler.sample(self.pids())
 
     def close(self) -> None:
+        self._lender.close()
         if self.room is not None:
             self.room.close()
         self._to_start.put(None)
@@ -280,10 +292,6 @@ class LocalBackend:
     def wait(self, timeout: float | None) -> None:
         if self._doomed:
             self._kill_doomed()
-        while self._full:
-            line = self._full.popleft()
-            if line.process is not None and line.worker in self._lines:
-                self._watch(line, _READ | _WRITE)
         self._ready = self._selector.select(self._until_overdue(timeout))
         self._kill_overdue()
 
@@ -306,6 +314,10 @@ class LocalBackend:
                     self._watch(line, _READ)
                     self._unwritten.append(line)
         self._ready = []
+        while self._full:
+            line = self._full.popleft()
+            if line.process is not None and line.worker in self._lines:
+                self._watch(line, _READ | _WRITE)
         while self._started:
             line, made = self._started.popleft()
             reports += self._adopt(line, made)
@@ -354,6 +366,7 @@ class LocalBackend:
             except OSError:
                 size = 0
             if size == 0:  # the end, or a reset; the exit is reported by its own descriptor
+                self._lender.take_back(line.process.stream)
                 with suppress(KeyError, ValueError):
                     self._selector.unregister(line.process.stream)
                 return
@@ -484,6 +497,7 @@ class LocalBackend:
                 unbegun = block.items - last.items
                 if last.items == last.ended:
                     begun = None
+        self._lender.take_back(process.stream)
         for fd in (process.stream, process.exit_fd):
             with suppress(KeyError, ValueError):
                 self._selector.unregister(fd)
