@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from gpool.interrupts import shielded
+
 logger = logging.getLogger("gpool")
 
 _NO_PROGRESS_SECONDS = 0.2
@@ -56,12 +58,12 @@ class Courier:
 
     def _wake(self) -> None:
         self._to_wake = False  # before the thread looks: what comes after that look is told of anew
-        with self._condition:
+        with shielded(), self._condition:
             self._condition.notify_all()
 
     def end(self, *, drop: bool = False) -> None:
         """End after the calls asked for so far; with ``drop``, after the present one. Does not wait for that."""
-        with self._condition:
+        with shielded(), self._condition:
             self._ending = True
             if drop:
                 self._calls.clear()

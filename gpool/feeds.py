@@ -405,7 +405,7 @@ class Feed:
         return wastes_slot(self.tag)
 
     def _tell_joiners(self) -> None:
-        with self._quiet:
+        with shielded(), self._quiet:
             self._quiet.notify_all()
 
 

@@ -27,12 +27,20 @@ class Fetcher:
 
     Args:
         take: handles reports, with the turn.
+        are_held: whether somebody has reports in hand that are to be handled before any others.
     """
 
-    def __init__(self, backend: Backend, turn: Turn, take: Callable[[list[Report]], object]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        turn: Turn,
+        take: Callable[[list[Report]], object],
+        are_held: Callable[[], bool],
+    ) -> None:
         self._backend = backend
         self._turn = turn
         self._take = take
+        self._are_held = are_held
         self._out: tuple[Future[Any], Loan] | None = None  # written with the turn
 
     def fetch(self, future: Future[Any], timeout: float | None) -> None:
@@ -47,7 +55,7 @@ class Fetcher:
             until = None if timeout is None else monotonic() + timeout
             try:
                 left = timeout
-                while wait(loan.wait, left) and not (shield.noted or self._collect(future, loan)):
+                while not shield.noted and wait(loan.wait, left) and not self._collect(future, loan):
                     left = None if until is None else max(0.0, until - monotonic())
             finally:
                 shield.told = None
@@ -68,9 +76,12 @@ class Fetcher:
         try:
             task = future.unit
             lease = task.lease if isinstance(task, Task) and not task.options.retry_on else None
-            if lease is not None:  # what must be unpickled before it is dealt with is for the supervisor's thread
+            if (
+                lease is not None and not self._are_held()
+            ):  # what must be unpickled before it is dealt with is for the supervisor's thread
                 loan = self._backend.lend(lease.worker.id)
-                self._out = None if loan is None else (future, loan)
+            if loan is not None:
+                self._out = future, loan
         finally:
             self._turn.end()
         return loan
@@ -79,7 +90,10 @@ class Fetcher:
         """Handle what has come; True, and the loan has ended, if there is no more to wait for."""
         with self._turn:
             try:
-                self._take(loan.read())
+                if self._are_held():
+                    last = True
+                else:
+                    self._take(loan.read())
             finally:
                 if last or loan.is_over or future.done():
                     self._out = None

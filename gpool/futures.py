@@ -255,25 +255,28 @@ class Future(StockFuture[T]):
 
     def _open(self) -> None:
         """Unpickle the answer, once, in this thread or in the one that is at it already."""
-        with _lock:
-            while self._sealed is _OPENING:
-                self._condition.wait()
-            sealed = self._sealed
-            if sealed is None:
-                return
-            self._sealed = _OPENING
+        claimed: object = None
         outcome = None
         try:
-            outcome = open_outcome(*sealed)  # type: ignore[misc]
+            while claimed is None:
+                if self._sealed is _OPENING:
+                    wait_for(self._condition, lambda: self._sealed is not _OPENING)
+                with _lock:
+                    if self._sealed is None:
+                        return
+                    if self._sealed is not _OPENING:
+                        claimed, self._sealed = self._sealed, _OPENING
+            outcome = open_outcome(*claimed)  # type: ignore[misc]
         finally:
-            with _lock:
-                if outcome is None:
-                    self._sealed = sealed  # Ctrl-C: whoever asks next tries again
-                else:
-                    self._result, self._exception = outcome
-                    self._sealed = None
-                if self._has_made:
-                    self._condition.notify_all()
+            if claimed is not None:
+                with _lock:
+                    if outcome is None:
+                        self._sealed = claimed  # Ctrl-C: whoever asks next tries again
+                    else:
+                        self._result, self._exception = outcome
+                        self._sealed = None
+                    if self._has_made:
+                        self._condition.notify_all()
 
 
 def _renew_lock() -> None:

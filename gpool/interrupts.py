@@ -12,7 +12,9 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import get_ident
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -31,16 +33,18 @@ class shielded:  # noqa: N801 - reads as a statement
     """``with shielded():`` no signal handler written in Python runs inside, in the main thread; none is lost.
 
     Attributes:
-        noted: the signals that have come meanwhile.
+        noted: the signals that have come and whose handlers have not run.
         told: called when one comes.
+        was_told: one has come.
     """
 
-    __slots__ = ("_held", "noted", "told")
+    __slots__ = ("_held", "noted", "told", "was_told")
 
     def __init__(self) -> None:
         self._held: list[tuple[int, Any]] = []
         self.noted: list[tuple[int, FrameType | None]] = []
         self.told: Callable[[], object] | None = None
+        self.was_told = False
 
     def __enter__(self) -> shielded:
         if get_ident() != _main:
@@ -63,6 +67,7 @@ class shielded:  # noqa: N801 - reads as a statement
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.noted.append((number, frame))
+        self.was_told = True
         if self.told is not None:
             self.told()
 
@@ -137,13 +142,22 @@ def wait(until: Callable[[float | None], bool], timeout: float | None = None) ->
 def wait_for(condition: threading.Condition, holds: Callable[[], bool], timeout: float | None = None) -> bool:
     """``wait`` for something of which a condition tells; False if ``timeout`` seconds were not enough.
 
-    What a signal's handler raises just when the condition has let go of its lock would be followed by a RuntimeError,
-    since the ``with`` statement can't let go of it once more. That one is kept from the user.
+    A condition is entered and left by functions written in Python, where what a signal's handler raises would leave it
+    locked for good. So handlers are held back here, and one that has been makes the wait end, run, and begin again.
+    The condition's lock must be re-entrant: the wait may be ended from its own midst.
     """
-    try:
-        with condition:
-            return wait(lambda left: condition.wait_for(holds, left), timeout)
-    except RuntimeError as error:
-        if error.__context__ is None or isinstance(error.__context__, Exception):
-            raise
-        raise error.__context__ from None
+    until = None if timeout is None else monotonic() + timeout
+    while True:
+        with shielded() as shield:
+            shield.told = partial(_wake_all, condition)
+            left = None if until is None else max(0.0, until - monotonic())
+            with condition:
+                held = wait(lambda seconds: condition.wait_for(lambda: holds() or bool(shield.noted), seconds), left)
+                held = held and holds()
+        if held or not shield.was_told:
+            return held
+
+
+def _wake_all(condition: threading.Condition) -> None:
+    with condition:
+        condition.notify_all()

@@ -14,7 +14,7 @@ from typing import Any
 
 from gpool.blocks import Block, Chunk, outcome_in
 from gpool.feeds import ANY_NUMBER, Feed
-from gpool.interrupts import wait_for
+from gpool.interrupts import shielded, wait_for
 from gpool.model import Task
 from gpool.outcome import Outcome
 from gpool.workers.blocks import Entry
@@ -132,7 +132,7 @@ class MapResults:
         self._tell_reader()
 
     def _tell_reader(self) -> None:
-        with self._more:
+        with shielded(), self._more:
             self._more.notify_all()
 
     # What its reader tells it.
@@ -141,7 +141,7 @@ class MapResults:
         """Draw no more and cancel what has not begun."""
         if self.feed is not None:
             self.feed.abandon()
-        with self._more:
+        with shielded(), self._more:
             self._discard = True
             self._chunks, self.values = {}, iter(())
             self._more.notify_all()
@@ -160,7 +160,7 @@ class MapResults:
         if not wait_for(self._more, self._ready, left):
             self.close()
             raise TimeoutError("the map did not yield its next result in time")
-        with self._more:
+        with shielded(), self._more:
             if self._chunks and not self._discard:
                 first = self._taken if self._ordered else next(iter(self._chunks))
                 return self._chunks.pop(first)

@@ -134,7 +134,8 @@ class Supervisor:
         self._turn = Turn(self._before_turn_ends, backend.flush)
         self._hurry = False  # what lies in the inbox may begin at once, if the turn's holder looks there
         self._away = False  # the supervisor's thread runs user code, and handles no reports
-        self._waiting_until = float("-inf")
+        self._in_hand = False  # it has reports, and may let go of the turn before it has handled all: none may overtake
+        self._sleeps_until = float("-inf")  # the supervisor's thread, at the latest; written with the turn
         self.changed = threading.Condition()  # notified when something that ``join`` waits for may have come true
         self.closed = threading.Event()
         self._released = threading.Event()  # the backend has let go of everything
@@ -144,7 +145,7 @@ class Supervisor:
             self.scheduler, backend, self, clock=clock, settings=settings, listening=bool(self._listeners)
         )
         self.handle = self._performer.handle
-        self._fetcher = Fetcher(backend, self._turn, self._take_fetched)
+        self._fetcher = Fetcher(backend, self._turn, self._take_fetched, lambda: self._in_hand)
         self._thread = threading.Thread(target=self._run, name=f"{name}-supervisor", daemon=True)
 
     def begin(self) -> None:
@@ -469,7 +470,7 @@ class Supervisor:
         self._turn.later(self._notify)
 
     def _notify(self) -> None:
-        with self.changed:
+        with shielded(), self.changed:
             self.changed.notify_all()
 
     # -- the thread ---------------------------------------------------------------------------------------------
@@ -490,29 +491,33 @@ class Supervisor:
 
     def step(self, timeout: float | None) -> None:
         """Wait for the backend, at most so long and never past the next timer; handle what has come."""
-        due = self._due()
-        if due is not None:
+        due = self._sleeps_until
+        if due != float("inf"):
             left = max(0.0, due - self._clock())
             timeout = left if timeout is None else min(left, timeout)
-        self._waiting_until = float("inf") if due is None else due
         if self._inbox:
             timeout = 0.0
         self._backend.wait(timeout)
-        self._waiting_until = float("-inf")
         opened: Mapping[int, BaseException] = {}
         with self._turn:
             reports = self._backend.poll()
             to_open = self._to_open(reports)
+            self._in_hand, self._away = bool(reports), bool(to_open)
             if not to_open:
                 self._take_all(reports, opened)
+                self._in_hand = False
+                self._sleeps_until = self._due()
         if to_open:
-            self._away = True
             opened = {frame.number: _opened(frame) for frame in to_open}
-            self._away = False
             with self._turn:
+                self._away = False
                 self._take_all(reports, opened)
+                self._in_hand = False
+                self._sleeps_until = self._due()
         if self._clock() >= self._next_sample:
             self._sample()
+            with self._turn:
+                self._sleeps_until = self._due()
         if self._performer.transitions:
             self._announce()
 
@@ -536,10 +541,9 @@ class Supervisor:
         except BaseException as error:
             self._performer.fail(error)
 
-    def _due(self) -> float | None:
+    def _due(self) -> float:
+        """With the turn held: when the supervisor's thread is wanted though nobody wakes it."""
         timer = self.scheduler.next_timer
-        if self._next_sample == float("inf"):
-            return timer
         return self._next_sample if timer is None else min(timer, self._next_sample)
 
     def _sample(self) -> None:
@@ -562,7 +566,10 @@ class Supervisor:
                 self._turn.later(feed.nudge)
         self._fetcher.wake_if_done()
         timer = self.scheduler.next_timer
-        if (timer is not None and timer < self._waiting_until) or self.closed.is_set():
+        if timer is not None and timer < self._sleeps_until:
+            self._sleeps_until = timer
+            self._backend.wake()
+        elif self.closed.is_set():
             self._backend.wake()
 
     def _work(self) -> None:
@@ -589,9 +596,13 @@ class Supervisor:
                 self.handle(item)
 
     def _hurry_up(self) -> None:
-        """Deal with what lies in the inbox, and let workers have it, though there is more to do."""
+        """Deal with what lies in the inbox, and let workers have it, though there is more to do.
+
+        Who has fetched an answer does not let go of the turn before that is handled: others may have read more by then.
+        """
         self._work()
-        self._turn.pause()
+        if self._in_hand:
+            self._turn.pause()
 
     def _relieve(self) -> bool:
         """Have feeds submit what they hold if there is use for it; True if one did."""

@@ -16,11 +16,14 @@ from typing import Any
 
 import pytest
 
-from gpool import GroupedPool, TaskTimeout, WorkerCrashed
+from gpool import GroupedPool, TaskTimeout, WorkerCrashed, supervisor
 from gpool.fetching import Fetcher
 from gpool.futures import Future
+from gpool.turn import Turn
+from gpool.workers.backend import Report
 from gpool.workers.loans import _CAN_LEND, Lender, Loan
 from tests.gates import Gate, pass_gate
+from tests.stage import MakeStage
 
 pytestmark = pytest.mark.skipif(not _CAN_LEND, reason="nothing is lent here")
 
@@ -276,6 +279,112 @@ def test_inv19_a_signal_ends_the_loan_before_its_handler_runs(
     assert over == [True]
     gate.open()
     assert future.result(30) == 7
+
+
+def test_inv19_a_signal_that_comes_as_the_stream_is_borrowed_is_not_slept_through(
+    local_pool: MakePool, watched: Watched, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = local_pool(1)
+    settle(pool)
+    future = pool.submit(pass_gate, gate.path, 7)
+    gate.arrivals(1)
+    borrow = Fetcher._borrow
+
+    def borrowed(self: Fetcher, future: Future[Any]) -> Any:
+        loan = borrow(self, future)
+        signal.raise_signal(signal.SIGUSR1)
+        return loan
+
+    monkeypatch.setattr(Fetcher, "_borrow", borrowed)
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(Alarm):
+            future.result(60)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert watched.loans[-1].is_over
+    gate.open()
+
+
+def test_inv08_no_answer_overtakes_one_that_is_being_unpickled(
+    local_pool: MakePool, watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = local_pool(1)
+    for _ in range(20):
+        pool.submit(abs, -1).result(30)  # so little that more is sent ahead
+    loans = len(watched.loans)
+    away, back = threading.Event(), threading.Event()
+    opened = supervisor._opened
+
+    def slowly(frame: Any) -> BaseException:
+        away.set()
+        assert back.wait(30)
+        return opened(frame)
+
+    monkeypatch.setattr(supervisor, "_opened", slowly)
+    first, second = Gate(tmp_path / "first"), Gate(tmp_path / "second")
+    try:
+        held = pool.submit(pass_gate, first.path)
+        first.arrivals(1)
+        fails = pool.group(None).options(retries=1, retry_on=ValueError).submit(divmod, 1, 0)
+        follows = pool.submit(pass_gate, second.path, 7)
+        first.open()
+        assert away.wait(30)
+        second.arrivals(1)
+        with pytest.raises(TimeoutError):
+            follows.result(0.01)
+        second.open()
+        with pytest.raises(TimeoutError):
+            follows.result(0.1)
+        assert len(watched.loans) == loans
+        back.set()
+        assert follows.result(30) == 7
+        assert held.result(30) is None
+        assert isinstance(fails.exception(30), ZeroDivisionError)
+    finally:
+        back.set()
+        first.open()
+        second.open()
+
+
+def test_inv08_who_has_fetched_an_answer_keeps_the_turn_until_it_is_handled(
+    stage: MakeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = stage({None: 1})
+    paused: list[bool] = []
+    monkeypatch.setattr(Turn, "pause", lambda turn: paused.append(True))
+
+    def deal_with(reports: list[Report], *, in_hand: bool) -> None:
+        on.supervisor._in_hand, on.supervisor._hurry = in_hand, True
+        with on.supervisor._turn:
+            on.supervisor._take_fetched(reports)
+
+    deal_with([], in_hand=False)
+    assert not paused
+    deal_with([], in_hand=True)
+    assert paused, "the supervisor's thread lets others go first: nobody reads meanwhile"
+    on.supervisor._in_hand = False
+
+
+def test_who_finds_no_stream_to_be_had_does_no_harm_to_who_has_one(
+    local_pool: MakePool, watched: Watched, gate: Gate
+) -> None:
+    pool = local_pool(2)
+    settle(pool)
+    first, second = (pool.submit(pass_gate, gate.path, n) for n in range(2))
+    gate.arrivals(2)
+    with waiter(watched, first.result) as came:
+        with pytest.raises(TimeoutError):
+            second.result(0.01)
+        assert len(watched.loans) == 1
+        assert first.cancel(kill=True)
+    assert isinstance(came[0], CancelledError)
+    gate.open()
+    assert second.result(30) == 1
 
 
 def test_a_signals_handler_may_stop_the_pool(local_pool: MakePool, watched: Watched, gate: Gate) -> None:

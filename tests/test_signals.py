@@ -643,21 +643,60 @@ def test_a_signal_wakes_all_who_wait_for_it() -> None:
         assert not thread.is_alive()
 
 
-class LetGo(threading.Condition):
-    """Something is raised just when it has let go of its lock."""
+class Struck(threading.Condition):
+    """A signal comes in the midst of one of its functions, whose own lock is held just then."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, moment: str) -> None:
         super().__init__()
-        self._error = error
+        self._moment = moment
 
-    def wait_for(self, predicate: object, timeout: float | None = None) -> bool:
-        self.release()
-        raise self._error
+    def _strike(self, moment: str) -> None:
+        if moment == self._moment:
+            self._moment = ""
+            signal.raise_signal(signal.SIGUSR1)
+
+    def __enter__(self) -> bool:
+        entered = super().__enter__()
+        self._strike("entered")
+        return entered
+
+    def __exit__(self, *args: Any) -> None:
+        self._strike("leaves")
+        super().__exit__(*args)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._strike("waits")
+        return super().wait(timeout)
 
 
-def test_inv15_ctrl_c_that_comes_when_the_lock_was_let_go_of_is_all_that_is_raised() -> None:
-    with pytest.raises(KeyboardInterrupt) as caught:
-        wait_for(LetGo(KeyboardInterrupt()), bool)
-    assert caught.value.__context__ is None or caught.value.__suppress_context__
-    with pytest.raises(RuntimeError):  # what no signal has brought about is nobody's business to hide
-        wait_for(LetGo(ValueError()), bool)
+class Strike(Exception):
+    """What the signal's handler raises."""
+
+
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize("moment", ["entered", "waits", "leaves"])
+def test_inv19_no_signal_leaves_a_condition_locked(moment: str, raises: bool) -> None:
+    condition = Struck(moment)
+    came = False
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        if raises:
+            raise Strike
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        if raises:
+            with pytest.raises(Strike) as caught:
+                wait_for(condition, lambda: came, 30)
+            assert caught.value.__context__ is None
+        else:
+            assert wait_for(condition, lambda: came, 30)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    free: list[bool] = []
+    thread = threading.Thread(target=lambda: free.append(condition.acquire(blocking=False)))
+    thread.start()
+    thread.join()
+    assert free == [True]
