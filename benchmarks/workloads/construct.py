@@ -61,8 +61,8 @@ OWN_SERVER = (
 )
 SMALL_MODULES = (
     "Half of it is gpool's own: four dozen small modules and their classes. The rest is the standard library's: "
-    "logging, which concurrent.futures brings along, dataclasses, typing, pickle. The package by itself imports none "
-    "of it until it is asked for."
+    "logging, which concurrent.futures brings along, typing, pickle. The package by itself imports none of it until it "
+    "is asked for."
 )
 
 WORKLOAD = Workload(

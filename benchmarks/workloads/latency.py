@@ -12,12 +12,14 @@ from benchmarks.tasks import noop
 
 BARE = "bare socketpair"
 BESIDE = (
-    "Beside the two trips through the kernel, which are all that the bare pair makes, lie pickling on both sides, the "
-    "scheduler's decisions, and in the parent the step from the thread that reads results to the one that waits."
+    "Beside the two trips through the kernel, which are all that the bare pair makes, lie pickling on both sides and "
+    "the scheduler's decisions, some four hundred calls of functions in Python, which run at a fraction of their speed "
+    "after each sleep, when the core's caches have served others."
 )
 HOPS = (
-    "Two wake-ups, of the worker and of the thread that reads results, every pool pays for. gpool adds a third, of the "
-    "thread that waits, and the scheduler's decisions before and after, in Python that is cold each time."
+    "Two wake-ups, of the worker and of the thread that waits, are left. The rest is pickling and the scheduler's "
+    "decisions, some four hundred calls of functions in Python, which run at a fraction of their speed after each "
+    "sleep, when the core's caches have served others."
 )
 OTHERS = tuple(name for name in SUBMITTERS if name in PEERS)
 

@@ -111,7 +111,8 @@ def run(contender: str, quick: bool) -> Rows:
 
 IN_PYTHON = "Each event goes through some thirty small functions of Python."
 CACHES = (
-    "The steps are the same; what they touch of ten million tasks is no longer in the processor's caches, presumably."
+    "The steps are the same, but what they touch is further away. With 3 tags, 100 busy workers instead of 4 cost a "
+    "fifth, 1,000 a third, 100,000 half of the speed; millions of queued tasks alone cost nothing with few workers."
 )
 
 WORKLOAD = Workload(
