@@ -220,7 +220,13 @@ class LocalBackend:
         line = self._lines.get(worker)
         if line is None or line.process is None or line.killed or line.outgoing or len(line.sent) != 1:
             return None
-        return self._lender.lend(line.process.stream, lambda: list(self._receive(line, _READS_AT_A_TIME)))
+        return self._lender.lend(line.process.stream, lambda: self._read_lent(line))
+
+    def _read_lent(self, line: _Line) -> list[Report]:
+        """``poll``, of this worker's stream alone."""
+        if self.room is not None:
+            self.room.tidy()
+        return list(self._receive(line, _READS_AT_A_TIME))
 
     def forget(self, shared: int) -> None:
         for line in self._lines.values():
