@@ -572,6 +572,30 @@ def test_inv08_items_of_a_block_end_when_the_pool_does(stage: MakeStage) -> None
     assert on.supervisor.pending == 0
 
 
+def test_inv13_a_timer_set_just_before_the_supervisor_sleeps_wakes_it(
+    stage: MakeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = stage({"a": 1, "b": 1, None: 0})
+    on.ready()
+    on.submit("a", abs, -1, timeout=100.0)
+    on.step()
+    submitted: list[Future[Any]] = []
+
+    def clock() -> float:
+        if not submitted:  # it has just looked when it is wanted next
+            submitted.append(on.submit("b", abs, -2, timeout=1.0))
+        return on.clock()
+
+    did: list[object] = []
+    monkeypatch.setattr(on.supervisor, "_clock", clock)
+    monkeypatch.setattr(on.backend, "wait", did.append)
+    monkeypatch.setattr(on.backend, "wake", lambda: did.append("wake"))
+    on.supervisor.step(None)
+    assert did == ["wake", 100.0]
+    on.supervisor.step(None)
+    assert did == ["wake", 100.0, 1.0]
+
+
 def test_inv08_items_of_a_broken_group_end_with_the_reason(stage: MakeStage) -> None:
     on = stage({"a": Group(1, max_crashes=1), None: 0})
     owner = submit_block(on, abs, [-n for n in range(4)])
