@@ -34,8 +34,8 @@ SLICES = (
 )
 BUSY_PARENT = "The flood keeps the parent busy as well, whose threads share one interpreter lock."
 TENTH_SLOWEST = (
-    "The cores are free here. The p99 is the tenth-slowest of a thousand probes, which on a machine that is shared with "
-    "others differs by half from run to run: some runs meet the mark."
+    "The cores are free here. The p99 is the tenth-slowest of a thousand probes, which on a machine that is shared "
+    "with others differs by half from run to run: some runs meet the mark."
 )
 WHY = {"sleeping": TENTH_SLOWEST, "spinning": SLICES, "doing nothing": f"{SLICES} {BUSY_PARENT}"}
 
