@@ -12,11 +12,10 @@ handler raises finds the stream given back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 from gpool.futures import Future
-from gpool.interrupts import shielded, wait
+from gpool.interrupts import instant_in, seconds_until, shielded, wait
 from gpool.model import Task
 from gpool.turn import Turn
 from gpool.workers.backend import Backend, Loan, Report
@@ -52,11 +51,10 @@ class Fetcher:
             if loan is None:
                 return
             shield.told = loan.wake
-            until = None if timeout is None else monotonic() + timeout
+            until = instant_in(timeout)
             try:
-                left = timeout
-                while not shield.noted and wait(loan.wait, left) and not self._collect(future, loan):
-                    left = None if until is None else max(0.0, until - monotonic())
+                while not shield.noted and wait(loan.wait, seconds_until(until)) and not self._collect(future, loan):
+                    pass
             finally:
                 shield.told = None
                 if self._out is not None and self._out[1] is loan:
@@ -75,10 +73,9 @@ class Fetcher:
         loan = None
         try:
             task = future.unit
+            # What must be unpickled before it is dealt with is for the supervisor's thread.
             lease = task.lease if isinstance(task, Task) and not task.options.retry_on else None
-            if (
-                lease is not None and not self._are_held()
-            ):  # what must be unpickled before it is dealt with is for the supervisor's thread
+            if lease is not None and not self._are_held():
                 loan = self._backend.lend(lease.worker.id)
             if loan is not None:
                 self._out = future, loan

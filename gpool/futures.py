@@ -18,10 +18,9 @@ from concurrent.futures import CancelledError
 from concurrent.futures import Future as StockFuture
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from functools import partial
-from time import monotonic
 from typing import Any, Protocol, TypeVar, cast
 
-from gpool.interrupts import wait_for
+from gpool.interrupts import instant_in, seconds_until, wait_for
 from gpool.model import Options, Task, TaskState
 from gpool.outcome import Outcome, new_outcome
 from gpool.workers.blocks import Entry
@@ -166,12 +165,12 @@ class Future(StockFuture[T]):
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait until it has ended; False if ``timeout`` seconds were not enough."""
-        owner, until = self._owner, None if timeout is None else monotonic() + timeout
+        owner, until = self._owner, instant_in(timeout)
         if owner is not None:
             owner.fetch(self, timeout)
         if self._state != PENDING:
             return True
-        return wait_for(self._condition, self.done, None if until is None else max(0.0, until - monotonic()))
+        return wait_for(self._condition, self.done, seconds_until(until))
 
     @property
     def never_ran(self) -> bool:

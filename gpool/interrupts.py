@@ -1,6 +1,6 @@
 """Keeping asynchronous exceptions out of the machine, and losing none.
 
-Owns ``shielded``, ``Signal``, ``wait`` and ``wait_for``. The thread that submits may take the supervisor's turn, and in
+Owns ``shielded``, ``Signal``, ``wait``, ``wait_for`` and how long a wait still lasts. The thread that submits may take the supervisor's turn, and in
 the main thread a signal's Python handler, such as Ctrl-C's, may raise between any two bytecodes. For the few dozen
 microseconds of a turn the handlers are swapped for one that only takes a note; they run when the turn is over.
 """
@@ -139,6 +139,16 @@ def wait(until: Callable[[float | None], bool], timeout: float | None = None) ->
     return until(timeout)
 
 
+def instant_in(timeout: float | None) -> float | None:
+    """The instant until which a wait of so many seconds lasts; None for any."""
+    return None if timeout is None else monotonic() + timeout
+
+
+def seconds_until(instant: float | None) -> float | None:
+    """``instant_in`` the other way round: what is left of that wait."""
+    return None if instant is None else max(0.0, instant - monotonic())
+
+
 def wait_for(condition: threading.Condition, holds: Callable[[], bool], timeout: float | None = None) -> bool:
     """``wait`` for something of which a condition tells; False if ``timeout`` seconds were not enough.
 
@@ -146,11 +156,11 @@ def wait_for(condition: threading.Condition, holds: Callable[[], bool], timeout:
     locked for good. So handlers are held back here, and one that has been makes the wait end, run, and begin again.
     The condition's lock must be re-entrant: the wait may be ended from its own midst.
     """
-    until = None if timeout is None else monotonic() + timeout
+    until = instant_in(timeout)
     while True:
         with shielded() as shield:
             shield.told = partial(_wake_all, condition)
-            left = None if until is None else max(0.0, until - monotonic())
+            left = seconds_until(until)
             with condition:
                 held = wait(lambda seconds: condition.wait_for(lambda: holds() or bool(shield.noted), seconds), left)
                 held = held and holds()

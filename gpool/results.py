@@ -9,12 +9,11 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from time import monotonic
 from typing import Any
 
 from gpool.blocks import Block, Chunk, outcome_in
 from gpool.feeds import ANY_NUMBER, Feed
-from gpool.interrupts import shielded, wait_for
+from gpool.interrupts import instant_in, seconds_until, shielded, wait_for
 from gpool.model import Task
 from gpool.outcome import Outcome
 from gpool.workers.blocks import Entry
@@ -51,7 +50,7 @@ class MapResults:
         self._ordered = ordered
         self._buffersize = buffersize
         self._discard = False
-        self._deadline = None if timeout is None else monotonic() + timeout
+        self._deadline = instant_in(timeout)
         self._blocks: dict[Block, None] = {}  # that have not ended
         self._chunks: dict[int, Chunk] = {}  # by their first item, in the order in which they came
         self.values: Iterator[Any] = iter(())
@@ -156,8 +155,7 @@ class MapResults:
             self._chunks.clear()
 
     def _next_chunk(self) -> Chunk:
-        left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
-        if not wait_for(self._more, self._ready, left):
+        if not wait_for(self._more, self._ready, seconds_until(self._deadline)):
             self.close()
             raise TimeoutError("the map did not yield its next result in time")
         with shielded(), self._more:

@@ -504,22 +504,24 @@ class Supervisor:
             to_open = self._to_open(reports)
             self._in_hand, self._away = bool(reports), bool(to_open)
             if not to_open:
-                self._take_all(reports, opened)
-                self._in_hand = False
-                self._sleeps_until = self._due()
+                self._take_in_hand(reports, opened)
         if to_open:
             opened = {frame.number: _opened(frame) for frame in to_open}
             with self._turn:
                 self._away = False
-                self._take_all(reports, opened)
-                self._in_hand = False
-                self._sleeps_until = self._due()
+                self._take_in_hand(reports, opened)
         if self._clock() >= self._next_sample:
             self._sample()
             with self._turn:
                 self._sleeps_until = self._due()
         if self._performer.transitions:
             self._announce()
+
+    def _take_in_hand(self, reports: list[Report], opened: Mapping[int, BaseException]) -> None:
+        """With the turn held, on the supervisor's thread: deal with all that it has in hand, before it sleeps."""
+        self._take_all(reports, opened)
+        self._in_hand = False
+        self._sleeps_until = self._due()
 
     def _take_all(self, reports: list[Report], opened: Mapping[int, BaseException]) -> None:
         """With the turn held: deal with the inbox, what workers reported, and what is due."""

@@ -92,8 +92,8 @@ def waiter(watched: Watched, wait: Callable[[], object]) -> Iterator[list[object
 
 def settle(pool: GroupedPool) -> None:
     """Wait until the workers are up and idle."""
-    for future in [pool.submit(os.getpid) for _ in range(2)]:
-        future.add_done_callback(lambda _: None)
+    for _ in range(2):
+        pool.submit(os.getpid)
     assert pool.join(30)
 
 
