@@ -1,8 +1,9 @@
 """Keeping asynchronous exceptions out of the machine, and losing none.
 
-Owns ``shielded``, ``Signal``, ``wait``, ``wait_for`` and how long a wait still lasts. The thread that submits may take the supervisor's turn, and in
-the main thread a signal's Python handler, such as Ctrl-C's, may raise between any two bytecodes. For the few dozen
-microseconds of a turn the handlers are swapped for one that only takes a note; they run when the turn is over.
+Owns ``shielded``, ``Signal``, ``wait``, ``wait_for`` and how long a wait still lasts. The thread that submits may take
+the supervisor's turn, and in the main thread a signal's Python handler, such as Ctrl-C's, may raise between any two
+bytecodes. For the few dozen microseconds of a turn the handlers are swapped for one that only takes a note; they run
+when the turn is over. They are held back during a wait, too, but there a signal ends the wait.
 """
 
 from __future__ import annotations

@@ -97,11 +97,17 @@ def settle(pool: GroupedPool) -> None:
     assert pool.join(30)
 
 
+def begun(pool: GroupedPool, gate: Gate, fn: Callable[..., Any], *args: Any) -> Future[Any]:
+    """A task that stands at the gate, alone on its worker."""
+    settle(pool)
+    future: Future[Any] = pool.submit(fn, *args)
+    gate.arrivals(1)
+    return future
+
+
 def test_the_thread_that_waits_handles_the_answer(local_pool: MakePool, watched: Watched, gate: Gate) -> None:
     pool = local_pool(1)
-    settle(pool)
-    future = pool.submit(pass_gate, gate.path, 7)
-    gate.arrivals(1)
+    future = begun(pool, gate, pass_gate, gate.path, 7)
     with waiter(watched, future.result) as came:
         gate.open()
     assert came == [7]
@@ -114,9 +120,7 @@ def test_a_wait_that_ends_before_the_answer_gives_the_stream_back(
     local_pool: MakePool, watched: Watched, gate: Gate
 ) -> None:
     pool = local_pool(1)
-    settle(pool)
-    future = pool.submit(pass_gate, gate.path, 7)
-    gate.arrivals(1)
+    future = begun(pool, gate, pass_gate, gate.path, 7)
     with pytest.raises(TimeoutError):
         future.result(0.01)
     assert watched.loans[-1].is_over
@@ -132,9 +136,7 @@ def test_inv08_whoever_ends_the_task_wakes_who_waits_for_it(
     local_pool: MakePool, watched: Watched, gate: Gate, how: str
 ) -> None:
     pool = local_pool(1)
-    settle(pool)
-    future = pool.submit(pass_gate, gate.path)
-    gate.arrivals(1)
+    future = begun(pool, gate, pass_gate, gate.path)
     with waiter(watched, future.result) as came:
         if how == "cancel":
             assert future.cancel(kill=True)
@@ -190,9 +192,7 @@ def test_two_wait_for_two_workers(local_pool: MakePool, watched: Watched, gate: 
 
 def test_two_wait_for_one_answer(local_pool: MakePool, watched: Watched, gate: Gate) -> None:
     pool = local_pool(1)
-    settle(pool)
-    future = pool.submit(pass_gate, gate.path, 7)
-    gate.arrivals(1)
+    future = begun(pool, gate, pass_gate, gate.path, 7)
     with waiter(watched, future.result) as came:
         other: list[int] = []
         thread = threading.Thread(target=lambda: other.append(future.result(30)))
@@ -212,9 +212,7 @@ def test_an_answer_in_many_pieces_and_logs_before_it(
     local_pool: MakePool, watched: Watched, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool = local_pool(1)
-    settle(pool)
-    future = pool.submit(much, gate.path, 3)
-    gate.arrivals(1)
+    future = begun(pool, gate, much, gate.path, 3)
     with waiter(watched, future.result) as came:
         gate.open()
     assert came == ["ü" * 3_000_000]
@@ -231,9 +229,7 @@ def test_a_task_that_closes_its_workers_stream_ends_the_wait(
     local_pool: MakePool, watched: Watched, gate: Gate
 ) -> None:
     pool = local_pool(1)
-    settle(pool)
-    future = pool.submit(shut_all, gate.path)
-    gate.arrivals(1)
+    future = begun(pool, gate, shut_all, gate.path)
     with waiter(watched, future.result) as came:
         gate.open()
     assert isinstance(came[0], WorkerCrashed)
@@ -249,9 +245,7 @@ def test_inv19_a_signal_ends_the_loan_before_its_handler_runs(
     local_pool: MakePool, watched: Watched, gate: Gate, raises: bool
 ) -> None:
     pool = local_pool(1)
-    settle(pool)
-    future = pool.submit(pass_gate, gate.path, 7)
-    gate.arrivals(1)
+    future = begun(pool, gate, pass_gate, gate.path, 7)
     over: list[bool] = []
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -285,9 +279,7 @@ def test_inv19_a_signal_that_comes_as_the_stream_is_borrowed_is_not_slept_throug
     local_pool: MakePool, watched: Watched, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = local_pool(1)
-    settle(pool)
-    future = pool.submit(pass_gate, gate.path, 7)
-    gate.arrivals(1)
+    future = begun(pool, gate, pass_gate, gate.path, 7)
     borrow = Fetcher._borrow
 
     def borrowed(self: Fetcher, future: Future[Any]) -> Any:
@@ -389,9 +381,7 @@ def test_who_finds_no_stream_to_be_had_does_no_harm_to_who_has_one(
 
 def test_a_signals_handler_may_stop_the_pool(local_pool: MakePool, watched: Watched, gate: Gate) -> None:
     pool = local_pool(1)
-    settle(pool)
-    future = pool.submit(pass_gate, gate.path)
-    gate.arrivals(1)
+    future = begun(pool, gate, pass_gate, gate.path)
 
     def send() -> None:
         assert watched.out.acquire(timeout=30)
