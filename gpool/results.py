@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from itertools import chain
+from operator import length_hint
+from typing import Any, cast
 
 from gpool.blocks import Block, Chunk, outcome_in
 from gpool.feeds import ANY_NUMBER, Feed
@@ -22,8 +24,10 @@ _OPENED = frozenset((tuple, Outcome))
 """Entries of these types are not values."""
 
 
-class MapResults:
-    """The results of a ``map``: in the order of its input, or as they come. Its feed gives them in chunks.
+class MapResults(Iterator[Iterator[Any]]):
+    """The results of a ``map``, one chunk after the other: in the order of its input, or as they come.
+
+    Its feed gives the chunks. ``next`` gives an iterator over the values of one.
 
     Args:
         cancel: cancels those of the tasks listed that have not begun.
@@ -31,9 +35,6 @@ class MapResults:
         ordered: in the order of the input.
         timeout: seconds from now after which ``next`` raises TimeoutError.
         buffersize: items drawn ahead of the reader at most; None for any number.
-
-    Attributes:
-        values: those at hand, of the chunk that is being read.
     """
 
     def __init__(
@@ -53,42 +54,49 @@ class MapResults:
         self._deadline = instant_in(timeout)
         self._blocks: dict[Block, None] = {}  # that have not ended
         self._chunks: dict[int, Chunk] = {}  # by their first item, in the order in which they came
-        self.values: Iterator[Any] = iter(())
+        self._entries: list[Entry | Outcome] = []  # of the chunk that is being read
+        self._values: Iterator[Any] = iter(())  # what is left of that
         self._error: BaseException | None = None
         self._turning = threading.Lock()  # from one chunk to the next
         self._more = threading.Condition()
-        self._read = 0  # results, where their number is limited
+        self._results_read = 0  # where their number is limited
         self._taken = 0  # items of the chunks begun
         self._over = False
         self.feed: Feed | None = None
 
-    def next(self) -> Any:
-        """The next result; raises what the item, or at the end the input, raised."""
-        while True:
-            values = self.values
-            for value in values:
-                return value
-            with self._turning:
-                if self.values is values:  # else another thread reads too, and was quicker
-                    chunk = self._next_chunk()
-                    self._taken += chunk.size
-                    self.values = self._open_all(chunk.entries())
+    def __next__(self) -> Iterator[Any]:
+        """The values of the next chunk; at the end of the input, what that raised."""
+        with self._turning:
+            if length_hint(self._values) > 0:
+                return self._values  # another thread reads too, and was quicker
+            self._entries = []
+            try:
+                chunk = self._next_chunk()
+                self._taken += chunk.size
+                self._values = self._read(chunk.entries())
+            except StopIteration:
+                raise
+            except BaseException as error:
+                return _raising(error)  # who reads would take what is raised here for the end
+            return self._values
 
-    def _open_all(self, entries: Sequence[Entry | Outcome]) -> Iterator[Any]:
-        """The values of a chunk; where most need no opening the interpreter's own loop hands them on."""
+    def _read(self, entries: Sequence[Entry | Outcome]) -> Iterator[Any]:
+        """The values of a chunk's entries; where none needs to be opened they are the list's own."""
+        numbers = type(entries) is array
+        self._entries = entries.tolist() if numbers else list(entries)  # type: ignore[attr-defined]
+        if self._buffersize is None and (numbers or _OPENED.isdisjoint(map(type, entries))):
+            return iter(self._entries)
+        return _Values(self, self._entries)
+
+    def count(self) -> None:
+        """One more result is read."""
         if self._buffersize is not None:
-            return map(self._count_and_open, entries)
-        if type(entries) is array:
-            return iter(entries.tolist())  # at once, for a little less
-        return iter(entries) if _OPENED.isdisjoint(map(type, entries)) else map(self._open, entries)
+            self._results_read += 1
+            if self.feed is not None:
+                self.feed.nudge()
 
-    def _count_and_open(self, entry: Entry | Outcome) -> Any:
-        self._read += 1
-        if self.feed is not None:
-            self.feed.nudge()
-        return self._open(entry)
-
-    def _open(self, entry: Entry | Outcome) -> Any:
+    def open(self, entry: Entry | Outcome) -> Any:
+        """The value, or what is raised in place of one."""
         if type(entry) not in _OPENED:
             return entry
         try:
@@ -108,7 +116,7 @@ class MapResults:
     def room(self) -> int:
         if self._buffersize is None or self.feed is None:
             return ANY_NUMBER
-        return self._buffersize - (self.feed.drawn - self._read)
+        return self._buffersize - (self.feed.drawn - self._results_read)
 
     def began(self, block: Block) -> None:
         self._blocks[block] = None
@@ -142,7 +150,8 @@ class MapResults:
             self.feed.abandon()
         with shielded(), self._more:
             self._discard = True
-            self._chunks, self.values = {}, iter(())
+            self._chunks = {}
+            self._entries.clear()  # who reads them finds no more
             self._more.notify_all()
         self._cancel(lambda: [block.task for block in list(self._blocks)])
 
@@ -163,7 +172,7 @@ class MapResults:
                 first = self._taken if self._ordered else next(iter(self._chunks))
                 return self._chunks.pop(first)
             error, self._error = self._error, None
-        self.values = iter(())  # else what opens the last chunk, which refers to this, would keep it
+        self._values = iter(())  # else those of the last chunk, which may refer to this, would keep it
         if error is not None:
             raise error
         raise StopIteration
@@ -174,32 +183,52 @@ class MapResults:
         return self._over and (self.feed is None or self.feed.unfinished == 0)
 
 
-class MapIterator(Iterator[Any]):
+class _Values(Iterator[Any]):
+    """Those of a chunk of which some must be opened, or counted. Not a generator: several threads may read."""
+
+    def __init__(self, results: MapResults, entries: list[Entry | Outcome]) -> None:
+        self._results = results
+        self._entries = iter(entries)
+
+    def __next__(self) -> Any:
+        entry = next(self._entries)
+        self._results.count()
+        return self._results.open(entry)
+
+    def __length_hint__(self) -> int:
+        return length_hint(self._entries)
+
+
+def _raising(error: BaseException) -> Iterator[Any]:
+    """Raises it when it is read."""
+    raise error
+    yield
+
+
+class MapIterator(chain[Any]):
     """What ``map`` hands out. It keeps the pool alive, and nothing refers to it but its reader.
+
+    The interpreter's own ``chain`` hands on the values of chunk after chunk, which takes no code of ours for each.
 
     ``close``, or dropping it half read, cancels what has not begun, as the standard library's ``map`` does.
     """
 
-    def __init__(self, results: MapResults, keep: object, later: Callable[[Callable[[], None]], None]) -> None:
-        self._results = results
-        self._keep: object = keep
-        self._later = later
+    _results: MapResults
+    _keep: object
+    _later: Callable[[Callable[[], None]], None]
 
-    def __iter__(self) -> MapIterator:
-        return self
-
-    def __next__(self) -> Any:
-        results = self._results
-        for value in results.values:
-            return value
-        return results.next()
+    @classmethod
+    def over(cls, results: MapResults, keep: object, later: Callable[[Callable[[], None]], None]) -> MapIterator:
+        iterator = cast(MapIterator, cls.from_iterable(results))
+        iterator._results, iterator._keep, iterator._later = results, keep, later
+        return iterator
 
     def close(self) -> None:
         """Draw no more and cancel what has not begun."""
         self._results.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_later"):  # Ctrl-C may have kept the constructor from its end
+        if hasattr(self, "_later"):  # Ctrl-C may have kept it from its beginning
             self._later(self._results.dropped)  # a finalizer takes no lock
 
 

@@ -135,7 +135,7 @@ class GroupView(Executor):
         )
         results.feed = feed
         feed.begin()
-        return MapIterator(results, self._pool, supervisor.leave)
+        return MapIterator.over(results, self._pool, supervisor.leave)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """A view has nothing of its own to shut down; the pool goes on."""

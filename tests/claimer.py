@@ -25,6 +25,7 @@ from time import perf_counter
 
 from gpool.workers.boards import BOARD, WorkerBoard
 from gpool.workers.cells import MARK, MARKED
+from tests.noisy import Noisy
 
 SEND_SECONDS = 0.0001
 
@@ -103,7 +104,7 @@ def run_numbers(board: WorkerBoard, stop: int) -> int:
         if cells is None:
             assert board.keep(index, index)
             continue
-        last, outcome = cells.run(run, items, int, perf_counter() + SEND_SECONDS)
+        last, outcome = cells.run(run, items, Noisy(), perf_counter() + SEND_SECONDS)
         if outcome is not None:
             board.clear(last + 1)
     assert ran == list(range(len(ran)))

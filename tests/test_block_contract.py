@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from gpool import FakeBackend, GroupedPool, PayloadError, TaskTimeout, WorkerCrashed
+from gpool.results import MapResults
 from gpool.workers.backend import Settings, Taken
 from gpool.workers.boards import Board, Kept
 from gpool.workers.local import LocalBackend
@@ -559,3 +561,46 @@ def test_several_threads_may_read_one_map(local_pool: MakePool, *, ordered: bool
     with ThreadPoolExecutor(4) as readers:
         parts = list(readers.map(list, [results] * 4))
     assert sorted(value for part in parts for value in part) == list(range(30_000))
+
+
+def test_closing_a_map_ends_it_in_the_midst_of_what_came_together(local_pool: MakePool, blocks: Blocks) -> None:
+    results: Any = local_pool(1).map(abs, range(2 * SHORT))
+    for value in results:
+        if value == SHORT + 1:
+            results.close()
+    assert value == SHORT + 1
+    assert max(blocks.sizes) > 1
+
+
+class _Struck(Exception):
+    pass
+
+
+def _strike(number: int, frame: FrameType | None) -> None:
+    raise _Struck
+
+
+@pytest.mark.parametrize("buffersize", [None, 2 * SHORT])
+def test_a_map_is_read_on_after_a_signals_handler_has_raised(
+    local_pool: MakePool, gate: Gate, monkeypatch: pytest.MonkeyPatch, buffersize: int | None
+) -> None:
+    ready = MapResults._ready
+
+    def struck(results: MapResults) -> bool:
+        monkeypatch.setattr(MapResults, "_ready", ready)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return ready(results)
+
+    results = local_pool(1).map(
+        among_short({SHORT: (pass_gate, gate.path, SHORT)}), range(SHORT + 50), buffersize=buffersize
+    )
+    assert [next(results) for _ in range(SHORT)] == list(range(SHORT))
+    monkeypatch.setattr(MapResults, "_ready", struck)
+    before = signal.signal(signal.SIGUSR1, _strike)
+    try:
+        with pytest.raises(_Struck):
+            next(results)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    gate.open()
+    assert list(results) == list(range(SHORT, SHORT + 50))

@@ -31,6 +31,7 @@ from gpool.workers.blocks import (
 )
 from gpool.workers.payload import Function
 from tests.bombs import RAISES, Bomb, go_off
+from tests.noisy import Noisy
 
 
 class Number(int):
@@ -194,7 +195,7 @@ class Paper:
 
 def run(paper: Paper, fn: Callable[..., Any], items: Sequence[Any], between: Callable[[], object] = int) -> None:
     entries = open_entries(pack_entries([pack_item((item,)) for item in items]))
-    run_block(entries, lambda: Function(fn, (), {}), paper, between, paper.send)  # type: ignore[arg-type]
+    run_block(entries, lambda: Function(fn, (), {}), paper, Noisy(between), paper.send)  # type: ignore[arg-type]
 
 
 def is_in_order(paper: Paper) -> bool:
@@ -285,7 +286,7 @@ def test_inv10_a_function_that_cannot_be_opened_fails_every_item() -> None:
     def shared() -> Function:
         raise ValueError("not here")
 
-    run_block([1, 2, 3], shared, paper, int, paper.send)  # type: ignore[arg-type]
+    run_block([1, 2, 3], shared, paper, Noisy(), paper.send)  # type: ignore[arg-type]
     errors = [outcome_of(answer).error for answer in paper.answers]
     assert len(errors) == 3
     assert all(isinstance(error, PayloadError) and error.side == "call" for error in errors)
@@ -327,7 +328,7 @@ def test_inv10_what_an_item_held_is_let_go_after_its_answer_was_kept_and_before_
             return bool(keep(index, answer))
 
         paper.claim_item, paper.keep = note_claim, note_keep  # type: ignore[method-assign]
-        run_block(entries, lambda fn=fn: Function(fn, (), {}), paper, int, paper.send)  # type: ignore[arg-type,misc]
+        run_block(entries, lambda fn=fn: Function(fn, (), {}), paper, Noisy(), paper.send)  # type: ignore[arg-type,misc]
         assert at_claim == [list(range(n)) for n in range(4)], "a destructor that crashes would cost the next item"
 
 

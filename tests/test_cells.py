@@ -17,6 +17,7 @@ from gpool.workers.blocks import Entry, answers_in, head_of, open_entries, outco
 from gpool.workers.boards import Begun, Board, WorkerBoard
 from gpool.workers.cells import MARKED
 from gpool.workers.payload import Function
+from tests.noisy import Noisy
 
 pytestmark = pytest.mark.skipif(not can_fence(), reason="no barriers here")
 LEASE = 7
@@ -34,7 +35,7 @@ class Desk:
         assert self._worker.claim(LEASE)
         self._worker.open_block()
         items = open_entries(pack_entries(entries))
-        run_block(items, lambda: Function(fn, tail, {}), self._worker, between, self._send)
+        run_block(items, lambda: Function(fn, tail, {}), self._worker, Noisy(between), self._send)
 
     def _send(self, body: bytes, seconds: float) -> None:
         head, entries = head_of(body), list(answers_in(body))

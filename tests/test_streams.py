@@ -11,9 +11,10 @@ from tests.programs import environment
 
 PROLOGUE = """
 import io, os, sys
-from gpool.workers.streams import flusher
+from gpool.workers.streams import Streams
 flushed = []
-flush, note = flusher(lambda: flushed.append(1))
+streams = Streams(lambda: flushed.append(1))
+flush, note = streams.flush, streams.note
 flush()
 flush()
 assert len(flushed) == 1

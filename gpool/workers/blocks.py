@@ -26,6 +26,7 @@ from gpool.workers.arena import Place, Range
 from gpool.workers.boards import WorkerBoard
 from gpool.workers.parcels import Packed
 from gpool.workers.payload import Buffer, Function, open_call, open_outcome, pack_call, pack_error, pack_value
+from gpool.workers.streams import Streams
 
 Entry = Any
 """A plain value, a list of them, or a pair of a frame's kind and its body."""
@@ -257,14 +258,14 @@ def run_block(
     entries: Sequence[Entry],
     shared: Callable[[], Function] | None,
     board: WorkerBoard,
-    between: Callable[[], object],
+    streams: Streams,
     send: Callable[[bytes, float], object],
     keeper: Keeper | None = None,
 ) -> None:
     """Run the items, as far as the board lets it, and send the answers.
 
     An answer is kept on the board, or sent, before the next item is claimed, and what the item held is let go in
-    between: so a destructor that crashes costs no answer and no other item. ``between`` is called after each.
+    between: so a destructor that crashes costs no answer and no other item.
     """
     begun = sent = perf_counter()
     first = 0
@@ -280,14 +281,14 @@ def run_block(
         if run is None:  # not before the first item is claimed: who opens the function is to blame for it
             run = runner(shared, keeper)
         answer = run(entry, held)
-        between()
+        streams.flush()
         if quick and shared and not answers and not held and (cells := board.open_cells(index, len(entries), answer)):
-            index, outcome = cells.run(_caller(shared()), items, between, sent + _SEND_SECONDS)  # noqa: PLW2901
+            index, outcome = cells.run(_caller(shared()), items, streams, sent + _SEND_SECONDS)  # noqa: PLW2901
             if outcome is None:
                 answers = cells.kept(index + 1)
                 continue
             answer, kept = _pack_outcome(outcome, held, keeper), False
-            between()
+            streams.flush()
             answers = _with(cells.kept(index), answer)
             quick = type(answers) is array  # else the next number might be followed by another such answer
             del outcome

@@ -23,7 +23,8 @@ nothing, so what has begun is never more than what may. A worker that is stopped
 begun the item if and only if the supervisor reads it so.
 
 Numbers are kept in *cells*, one for each item, which are filled with a mark beforehand. To write the answer of an item
-to its cell is to claim the next one. So there is one word to write for each item, and one to read.
+to its cell is to claim the next one. So there is one word to write for each item, and one byte to read: it says whether
+any item may begin, and changes together with the last one that may.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ _LAST = 6  # the last item of the lease begun last that may be claimed
 _FENCED = 7  # items are claimed without the lock
 _IN_CELLS = 8  # answers are kept in cells: the code of the format; what is claimed and kept is found there
 _SIZE = 9  # and of how many items
+_FREE = 80  # a byte behind these words: any item may be claimed; if it is 0, _LAST says which
 _AREA = 128
 _ANY_ITEM = 1 << 62
 _LOCK_SECONDS = 0.002
@@ -120,9 +122,10 @@ class Board:
     def _limit(self) -> int:
         """Let the worker begin no more items of its block; returns how many it has begun, or -1 if nobody can tell."""
         words = self._words
-        before, words[_LAST] = words[_LAST], 0  # in this order; a claim that sees it waits for the lock
+        before, free = words[_LAST], self._bytes[_FREE]
+        words[_LAST] = self._bytes[_FREE] = 0  # a claim that sees either waits for the lock
         if not self._fence():
-            words[_LAST] = before
+            words[_LAST], self._bytes[_FREE] = before, free
             return -1
         begun = min(self._claimed(), before + 1)
         words[_LAST] = max(0, begun - 1)
@@ -217,7 +220,8 @@ class WorkerBoard:
         free = lease > words[_REVOKED] or lease == words[_SPARED]
         if free:
             words[_IN_CELLS] = words[_BEGUN] = words[_DONE] = words[_FIRST] = 0
-            words[_LAST] = 0 if lease == words[_SPARED] else _ANY_ITEM
+            all_items = lease != words[_SPARED]
+            words[_LAST], self._bytes[_FREE] = _ANY_ITEM if all_items else 0, all_items
             words[_LEASE] = lease
         self._release()
         return free
@@ -279,4 +283,4 @@ class WorkerBoard:
             return None
         words[_SIZE] = size
         words[_IN_CELLS] = ord(code)  # and the next item is claimed
-        return Cells(cells, first, words, _LAST, self._claim_locked)
+        return Cells(cells, first, self._bytes[_FREE : _FREE + 1], self._claim_locked)

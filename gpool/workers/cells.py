@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from gpool.outcome import Outcome, raised, returned
+from gpool.workers.streams import Streams
 
 _SHORT_SECONDS = 0.0001
 """Between two looks at the clock: if it is less, twice as many items come before the next,"""
@@ -28,22 +29,18 @@ class Cells:
 
     Args:
         view: the cells of all items.
-        words: the words of the board,
-        last: and which of them says what item may be claimed at the most.
-        ask: claims an item with the supervisor's consent.
+        free: a byte that says that any item may be claimed; if it is 0,
+        ask: claims one with the supervisor's consent.
     """
 
-    def __init__(
-        self, view: memoryview[Any], first: int, words: memoryview, last: int, ask: Callable[[int], bool]
-    ) -> None:
+    def __init__(self, view: memoryview[Any], first: int, free: memoryview, ask: Callable[[int], bool]) -> None:
         self._view = view
         self._first = first
-        self._words = words
-        self._last = last
+        self._free = free
         self._ask = ask
 
     def run(
-        self, fn: Callable[[Any], Any], items: Iterator[tuple[int, Any]], between: Callable[[], object], due: float
+        self, fn: Callable[[Any], Any], items: Iterator[tuple[int, Any]], streams: Streams, due: float
     ) -> tuple[int, Outcome | None]:
         """Run the items behind the first, until an answer is not for cells or it is ``due``.
 
@@ -52,11 +49,11 @@ class Cells:
         The clock costs as much as an item. How often it is looked at follows from how short they are; if that changes,
         the supervisor reads the board.
         """
-        cells, words, last, ask = self._view, self._words, self._last, self._ask
+        cells, free, ask = self._view, self._free, self._ask
         index, cls, mark = self._first, type(cells[self._first]), cells[self._first + 1]
         stride, looked = 1, perf_counter()
         look = index + stride
-        if index >= words[last] and not ask(index + 1):
+        if not free[0] and not ask(index + 1):
             return index, None
         for index, item in items:
             try:
@@ -71,12 +68,16 @@ class Cells:
                     return index, returned(answer)
                 stride = min(2 * stride, _MOST) if now - looked < _SHORT_SECONDS else 1
                 look, looked = index + stride, now
-            between()
+            try:
+                if streams.used or sys.stdout is not streams.out or sys.stderr is not streams.err:
+                    streams.flush()
+            except AttributeError:  # one was deleted
+                streams.flush()
             try:
                 cells[index] = answer  # and the next item is claimed
             except ValueError:
                 return index, returned(answer)
-            if index >= words[last] and not ask(index + 1):
+            if not free[0] and not ask(index + 1):
                 break
         return index, None
 

@@ -29,7 +29,7 @@ from gpool.workers.blocks import open_entries, run_block
 from gpool.workers.boards import Lock, WorkerBoard
 from gpool.workers.parcels import Parcel, open_parcel
 from gpool.workers.stacks import write_stacks
-from gpool.workers.streams import flush_streams, flusher
+from gpool.workers.streams import Streams, flush_streams
 from gpool.workers.windows import Panes
 from gpool.workers.wire import Frame, FrameReader
 
@@ -193,9 +193,9 @@ class _Worker:
         self._pid = os.getpid()
         self._sending = threading.Lock()
         self._sender = 0  # the thread that is at it
-        self._after_user_code, note = flusher(self._end_if_forked)
+        self._streams = Streams(self._end_if_forked)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=note)
+            os.register_at_fork(after_in_child=self._streams.note)
         self._shared: dict[int, payload.Buffer] = {}
         self._functions: dict[int, payload.Function] = {}  # of ``_shared``, those unpickled already
 
@@ -240,7 +240,7 @@ class _Worker:
             self._run_block(frame)
         else:
             answer = self._run(frame)
-            self._after_user_code()
+            self._streams.flush()
             if answer.places and self.memory is not None:
                 self.memory.sent(answer.places)
             self._send(answer.kind, frame.number, answer.body, answer.seconds)
@@ -264,7 +264,7 @@ class _Worker:
             self._send(wire.ANSWERS, lease, answers, seconds)
 
         function = (lambda: self._function(shared)) if shared else None
-        run_block(entries, function, self.board, self._after_user_code, send, self.memory)
+        run_block(entries, function, self.board, self._streams, send, self.memory)
 
     def _end_if_forked(self) -> None:
         if os.getpid() != self._pid:

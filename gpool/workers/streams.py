@@ -1,6 +1,6 @@
 """What user code prints, in a worker: none of it is left behind when an item has ended.
 
-Owns ``flusher``. To flush two streams after each item costs more than a small item does, so the streams note what is
+Owns ``Streams``. To flush two streams after each item costs more than a small item does, so the streams note what is
 written to them, at both of their floors. One that cannot note it, or was put in place of ours, is flushed every time.
 """
 
@@ -12,28 +12,38 @@ from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any
 
 
-def flusher(then: Callable[[], object]) -> tuple[Callable[[], None], Callable[[], None]]:
-    """What flushes the standard streams and does something more, if there is need; and what says that there is."""
-    needed = True
+class Streams:
+    """Standard output and error, as far as they note what is written to them.
 
-    def note() -> None:
-        nonlocal needed
-        needed = True
+    Args:
+        then: called when they have been flushed.
 
-    out, err = _noting(sys.stdout, note), _noting(sys.stderr, note)
+    Attributes:
+        used: something may have been written since they were flushed last.
+        out, err: what they were to begin with; while they are something else, what is written there is not noted.
+    """
 
-    def flush() -> None:
-        nonlocal needed
+    __slots__ = ("_then", "err", "out", "used")
+
+    def __init__(self, then: Callable[[], object]) -> None:
+        self._then = then
+        self.used = True
+        self.out, self.err = _noting(sys.stdout, self.note), _noting(sys.stderr, self.note)
+
+    def note(self) -> None:
+        """Something may be written."""
+        self.used = True
+
+    def flush(self) -> None:
+        """Flush them, if there is need. Where this is asked for after each item, the condition is written out."""
         try:
-            if not needed and sys.stdout is out and sys.stderr is err:
+            if not self.used and sys.stdout is self.out and sys.stderr is self.err:
                 return
         except AttributeError:  # one was deleted
             pass
-        needed = False  # before, so that what other threads write meanwhile is noted
+        self.used = False  # before, so that what other threads write meanwhile is noted
         flush_streams()
-        then()
-
-    return flush, note
+        self._then()
 
 
 _BUFFERS = (BufferedWriter, FileIO)  # the latter if the interpreter was told not to buffer
