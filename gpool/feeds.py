@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import islice, repeat
 from time import monotonic, sleep
 from typing import Any, Protocol
@@ -79,7 +79,7 @@ class Feed:
         tag: Hashable,
         options: Options,
         name: str,
-        items: Iterator[Any],
+        items: Iterable[Any],
         shared: Shared,
         taker: Taker,
         *,
@@ -90,7 +90,7 @@ class Feed:
         self.tag = tag
         self.options = options
         self._name = name
-        self._items = items
+        self._items = items if type(items) is range else iter(items)
         self._shared = shared
         supervisor.share(shared)
         self._taker = taker
@@ -219,7 +219,7 @@ class Feed:
         return more
 
     def _draw_at_once(self, many: int) -> bool:
-        drawn = list(islice(self._items, many))
+        drawn = self._stretch(many)
         if not drawn or self._cancelled:
             return False
         entries = plain_entries(drawn, self._several)
@@ -234,6 +234,14 @@ class Feed:
         if self._supervisor.scheduler.may_begin(self.tag) and not self._is_in_the_inbox:
             self.submit_held()
         return True
+
+    def _stretch(self, many: int) -> Sequence[Any]:
+        """The next items; those of a range are a range."""
+        items = self._items
+        if type(items) is range:
+            self._items = items[many:]
+            return items[:many]
+        return list(islice(items, many))
 
     def _draw_singly(self, many: int) -> bool:
         """Each may be the last for a while, so whoever can begin it gets it at once."""
@@ -418,7 +426,7 @@ _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items())
 _AT_HAND = frozenset((list, tuple, range, str, bytes, bytearray, set, frozenset, dict, *_VIEWS, deque, repeat))
 
 
-def _close(items: Iterator[Any]) -> None:
+def _close(items: object) -> None:
     """Let a generator run its ``finally`` in the thread that drew from it."""
     close = getattr(items, "close", None)
     if callable(close):

@@ -238,7 +238,7 @@ class GroupedPool(Executor):
         shared = Shared(check_callable(fn), tuple(args), kwargs or {})
 
         taker = Ingest(deliveries, wanted, keep=self)
-        feed = Feed(supervisor, tag, NO_OPTIONS, name, iter(iterable), shared, taker, at_hand=is_at_hand(iterable))
+        feed = Feed(supervisor, tag, NO_OPTIONS, name, iterable, shared, taker, at_hand=is_at_hand(iterable))
         feed.begin()
         return feed
 

@@ -121,7 +121,7 @@ class GroupView(Executor):
             supervisor.cancel_all, supervisor.later, ordered=ordered, timeout=timeout, buffersize=buffersize
         )
         several, at_hand = len(iterables) > 1, all(map(is_at_hand, iterables))
-        items = zip(*iterables, strict=False) if several else iter(iterables[0])
+        items = zip(*iterables, strict=False) if several else iterables[0]
         feed = Feed(
             supervisor,
             self._tag,

@@ -142,6 +142,16 @@ def test_plain_numbers_need_no_packing_one_by_one() -> None:
     assert plain_entries([(1, 2), (3, 4)], True) == [[1, 2], [3, 4]]
 
 
+def test_a_range_travels_as_one() -> None:
+    for items in (range(3), range(9, 0, -2), range(-(1 << 62), 1 << 62, 1 << 60)):
+        entries = plain_entries(items, False)
+        assert type(entries) is range
+        assert list(open_entries(pack_entries(entries))) == list(items)
+    assert plain_entries(range((1 << 63) - 3, 1 << 63), False) is not None
+    for items in (range((1 << 63) - 3, (1 << 63) + 3), range(1 << 70, 0, -(1 << 69))):
+        assert plain_entries(items, False) is None
+
+
 def test_inv10_what_cannot_be_pickled_is_refused_alone() -> None:
     with pytest.raises(PayloadError) as refused:
         pack_item((Bomb("raise", "pickling", 0, in_parent=False),))

@@ -30,8 +30,10 @@ from gpool.workers.streams import Streams
 
 Entry = Any
 """A plain value, a list of them, or a pair of a frame's kind and its body."""
-Entries: TypeAlias = "list[Entry] | array[Any]"
-"""In an array, if all are numbers of one type: that is packed and opened in no time."""
+Collected: TypeAlias = "list[Entry] | array[Any]"
+"""Entries; in an array, if all are numbers of one type: that is packed and opened in no time."""
+Entries: TypeAlias = "Collected | range"
+"""What a block's items may be: those of a range travel as one."""
 Runner = Callable[[Entry, list[Any]], Entry]
 
 _PLAIN = frozenset((int, float, bool, NoneType, complex))
@@ -39,6 +41,7 @@ _TEXT = frozenset((str, bytes))
 _ALONE = _PLAIN | _TEXT
 """An entry of these is an item itself."""
 _INTS = {int}
+_NUMBERS = frozenset((array, range))
 _LARGE = 1 << 63
 _PLAIN_UP_TO = 256
 """Characters or bytes of a string that is plain."""
@@ -70,8 +73,10 @@ def pack_item(args: tuple[Any, ...], room: Range | None = None) -> Entry | Packe
     return packed if packed.places else (wire.CALL, packed.body)
 
 
-def plain_entries(items: list[Any], several: bool) -> Entries | None:
+def plain_entries(items: Sequence[Any], several: bool) -> Entries | None:
     """Entries for all these at once if they are plain; ``several`` says that each is a tuple of arguments."""
+    if type(items) is range:
+        return items if is_scalar(items[0]) and is_scalar(items[-1]) else None
     values = list(chain.from_iterable(items)) if several else items
     kinds = set(map(type, values))
     if kinds == _INTS:
@@ -82,7 +87,7 @@ def plain_entries(items: list[Any], several: bool) -> Entries | None:
         return list(map(list, items)) if several else numbers
     if not kinds <= _PLAIN or int in kinds:
         return None
-    return list(map(list, items)) if several else items
+    return list(map(list, items)) if several else list(items)
 
 
 def open_item(entry: Entry) -> Sequence[Any]:
@@ -269,11 +274,11 @@ def run_block(
     """
     begun = sent = perf_counter()
     first = 0
-    answers: Entries = []
+    answers: Collected = []
     held: list[Any] = []
     run: Runner | None = None
     claim, keep = board.claim_item, board.keep
-    quick = shared is not None and (type(entries) is array or _ALONE.issuperset(map(type, entries)))
+    quick = shared is not None and (type(entries) in _NUMBERS or _ALONE.issuperset(map(type, entries)))
     items = enumerate(list(entries))
     for index, entry in items:
         if not claim(index):
@@ -312,7 +317,7 @@ def _caller(function: Function) -> Callable[[Entry], Any]:
     return (lambda entry: fn(entry, *tail, **kwargs)) if tail or kwargs else fn
 
 
-def _with(numbers: array[Any], answer: Entry) -> Entries:
+def _with(numbers: array[Any], answer: Entry) -> Collected:
     """One answer more."""
     if type(answer) is type(numbers[0]):
         with suppress(OverflowError):
