@@ -36,6 +36,7 @@ FLOORS = {
     "workers.outgoing": 4,
     "workers.logs": 3,
     "workers.payload": 3,
+    "workers.functions": 3,
     "workers.blocks": 3,
     "workers.barriers": 3,
     "workers.cells": 3,

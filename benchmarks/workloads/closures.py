@@ -38,9 +38,8 @@ def run(contender: str, quick: bool) -> Rows:
 
 
 PICKLING = (
-    "Pickling a closure by value takes most of the time, though gpool's pickler pickles its code once only and so "
-    "takes less than cloudpickle alone, see its row. It is done when the task is submitted, in the thread that "
-    "submits, and so holds up the rest of the parent too."
+    "What differs between fresh closures is pickled when the task is submitted, in the thread that submits, and so holds "
+    "up the rest of the parent too."
 )
 
 WORKLOAD = Workload(

@@ -15,7 +15,6 @@ import pickle
 import sys
 import threading
 import traceback
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import count
@@ -234,17 +233,25 @@ def one_call(
 ) -> Call | bytes:
     """A call that stands for itself; its body if there is no more to it."""
     surface = (*args, *kwargs.values()) if kwargs else args
+    by_value = False
     if room is not None and not _has_long(surface):  # what follows does it all; this is the short way for what is small
         try:
             body = _call_body(fn, args, kwargs)
+            by_value = b"__main__" in body or _by_value_modules()
+            if len(body) < LARGE and not by_value:
+                return body
+        except _Large:
+            pass
         except KeyboardInterrupt:
             raise
         except BaseException:
-            body = b"__main__"
-        if len(body) < LARGE and b"__main__" not in body and not _by_value_modules():
-            return body
+            by_value = True  # a lambda, a local class, …
+    value = fn, args, kwargs
     try:
-        body, places = pack_value((fn, args, kwargs), room, surface)
+        if by_value and room is not None:
+            body, places = _pack_apart(value, room, is_long=False, by_value=True)
+        else:
+            body, places = pack_value(value, room, surface)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -426,10 +433,15 @@ def preload() -> None:
 
 @cache
 def _by_value_pickler() -> Any:
-    """cloudpickle's pickler, taught to pickle code once, with its file's name, and to take further reducers."""
+    """cloudpickle's pickler, taught to pickle once what functions have in common, and to take further reducers."""
     import cloudpickle
 
+    from gpool.workers import functions
+
     usual: Any = cloudpickle.Pickler.dispatch_table
+    reducer = functions.Reducer(usual[CodeType], lambda value: _dump_by_value(value, {}))
+    reduce_function, override = reducer.reduce_function, cloudpickle.Pickler.reducer_override
+    tools = functions.__name__, cloudpickle.dumps.__module__
 
     class Reducers(dict[type, Callable[[Any], Any]]):
         """Those before the usual ones, to which more may be added at any time."""
@@ -437,17 +449,7 @@ def _by_value_pickler() -> Any:
         def __missing__(self, kind: type) -> Any:
             return usual[kind]
 
-    def reduce_code(code: CodeType) -> tuple[Any, ...]:
-        key = id(code)
-        known = _codes.get(key)
-        if known is None:
-            body = _dump_by_value((code.co_filename, *usual[CodeType](code)), {})
-            known = _codes[key] = body, weakref.ref(code, lambda _: _codes.pop(key, None))
-        return _code_of, (known[0],)
-
-    override = cloudpickle.Pickler.reducer_override
-    tools = __name__, cloudpickle.dumps.__module__
-    own = {CodeType: reduce_code, CellType: usual[CellType]}  # what a closure is made of is found at once
+    own = {CodeType: reducer.reduce_code, CellType: usual[CellType]}  # what a closure is made of is found at once
     common = Reducers(own)
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -463,25 +465,13 @@ def _by_value_pickler() -> Any:
 
         def reducer_override(self, value: Any) -> Any:
             kind = type(value)
-            if kind in own or (kind is FunctionType and value.__module__ in tools):
-                return NotImplemented  # it is found below; of what functions are rebuilt with, a global
+            if kind is FunctionType:
+                if value.__module__ in tools:
+                    return NotImplemented  # of what functions are rebuilt with, a global
+                if "<locals>" in value.__qualname__ or value.__module__ == "__main__":
+                    return reduce_function(value) or override(self, value)
+            elif kind in own:
+                return NotImplemented  # it is found below
             return override(self, value)
 
     return Pickler
-
-
-_codes: dict[int, tuple[bytes, weakref.ref[CodeType]]] = {}
-"""By id, the code that was pickled and lives: it never changes, and each fresh closure of a function shares it."""
-
-
-def _code_of(body: bytes) -> CodeType:
-    """In the worker, the same. It knows its file: some releases of cloudpickle drop it, and with it every traceback's
-    source lines."""
-    return _open_code(body)
-
-
-@lru_cache(maxsize=256)
-def _open_code(body: bytes) -> CodeType:
-    filename, make, parts = pickle.loads(body)
-    code: CodeType = make(*parts)
-    return code.replace(co_filename=filename)

@@ -33,7 +33,7 @@ NUMBER = struct.Struct("q")
 """What the program is told."""
 FDS_AT_MOST = 250
 NAME_AT_MOST = 250
-_LATER = ("gpool.workers.logs", "cloudpickle", "ctypes")
+_LATER = ("gpool.workers.logs", "gpool.workers.functions", "cloudpickle", "ctypes")
 """Imported when the first worker has been forked, for all that follow; the first imports what it needs."""
 
 
