@@ -38,8 +38,8 @@ def run(contender: str, quick: bool) -> Rows:
 
 
 PICKLING = (
-    "What differs between fresh closures is pickled when the task is submitted, in the thread that submits, and so holds "
-    "up the rest of the parent too."
+    "What differs between fresh closures is pickled when the task is submitted, in the thread that submits, and so "
+    "holds up the rest of the parent too."
 )
 
 WORKLOAD = Workload(
