@@ -3,7 +3,8 @@
 Owns the lock, who holds it, and what is put off until it is over. Knows nothing of the machine.
 
 Waking another thread or process may cost the one that does it its core, at once and for milliseconds when all cores are
-busy. If that happens to the turn's holder, everybody waits. So whoever is to be woken is, when the turn is over.
+busy. If that happens to the turn's holder, everybody waits. So whoever is to be woken is, when the turn is over, and
+last of all: what workers are to be sent does not wait for that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Turn:
 
     Args:
         before_end: called by the holder as the last thing it does.
-        after_end: called by who was the holder, when others may be it.
+        after_end: called by who was the holder, when others may be it, before anybody is woken.
     """
 
     __slots__ = ("_after_end", "_before_end", "_holder", "_later", "_lock")
@@ -72,9 +73,9 @@ class Turn:
                 later, self._later = self._later, later
             self._holder = 0
             self._lock.release()
+        self._after_end()
         for do in later:
             do()
-        self._after_end()
 
     def pause(self) -> None:
         """Let go of it for as long as it takes to do what was put off."""

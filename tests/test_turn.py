@@ -26,7 +26,7 @@ def test_what_is_put_off_is_done_when_others_may_have_the_turn() -> None:
     with diary.turn:
         diary.turn.later(lambda: diary.note("woken"))
         diary.note("at work")
-    assert diary.entries == [("at work", True), ("before end", True), ("woken", False), ("after end", False)]
+    assert diary.entries == [("at work", True), ("before end", True), ("after end", False), ("woken", False)]
 
 
 def test_what_is_put_off_is_done_once() -> None:
@@ -57,7 +57,7 @@ def test_a_pause_lets_others_have_it() -> None:
         diary.turn.later(diary.turn.end)
         diary.turn.pause()
         diary.note("at work again")
-    assert diary.entries[1][0] == "free: True"
+    assert diary.entries[2][0] == "free: True"
     assert diary.entries[-3:] == [("at work again", True), ("before end", True), ("after end", False)]
 
 
