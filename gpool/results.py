@@ -164,7 +164,7 @@ class MapResults(Iterator[Iterator[Any]]):
             self._chunks.clear()
 
     def _next_chunk(self) -> Chunk:
-        if not wait_for(self._more, self._ready, seconds_until(self._deadline)):
+        if not (self._ready() or wait_for(self._more, self._ready, seconds_until(self._deadline))):
             self.close()
             raise TimeoutError("the map did not yield its next result in time")
         with shielded(), self._more:
