@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import pickle
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,6 +50,20 @@ def test_arguments_are_to_each_other_what_they_were(room: Range) -> None:
         assert first is second is inner[0]
         assert first == words
         assert fn is gates.pass_gate
+
+
+def test_nobody_keeps_it(room: Range) -> None:
+    def passing(words: list[str]) -> list[str]:
+        return words
+
+    passing.__module__, passing.__qualname__ = gates.__name__, "passing"
+    vars(gates)["passing"] = passing
+    assert there(room, passing, ["a"]).fn is passing
+    del vars(gates)["passing"]
+    gone = weakref.ref(passing)
+    del passing
+    gc.collect()
+    assert gone() is None
 
 
 def test_what_its_module_has_no_more_goes_by_value(room: Range, monkeypatch: pytest.MonkeyPatch) -> None:

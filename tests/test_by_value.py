@@ -54,7 +54,7 @@ def test_code_that_is_gone_is_forgotten() -> None:
     made: dict[str, Any] = {}
     exec("def outer(n):\n    return lambda: n\ndef other():\n    return lambda: made", made)
     codes = []
-    for name in ("outer", "other"):  # of which one has a pattern, the other looks at its globals
+    for name in ("outer", "other"):  # of which one is ours, the other looks at its globals
         fn = made[name](3) if name == "outer" else made[name]()
         there(fn)
         codes.append(weakref.ref(fn.__code__))
@@ -251,7 +251,7 @@ def of(fn: Callable[..., Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("make", _MADE.values(), ids=_MADE)
 def test_a_function_is_there_what_cloudpickle_alone_makes_of_it(make: Callable[[], Callable[..., Any]]) -> None:
-    for _ in range(2):  # a pattern is made, then followed
+    for _ in range(2):  # its code is looked at, then known
         fn, usual = there(make()), pickle.loads(cloudpickle.dumps(make()))
         usual.__code__ = usual.__code__.replace(co_filename=__file__)  # some releases drop it
         assert of(fn) == of(usual)
@@ -261,7 +261,7 @@ def test_a_function_is_there_what_cloudpickle_alone_makes_of_it(make: Callable[[
 @pytest.mark.parametrize(
     "name", ["captures", "captures nothing", "defaults", "builtins", "words", "recursive", "annotations"]
 )
-def test_those_that_have_little_of_their_own_follow_a_pattern(name: str) -> None:
+def test_those_that_have_little_of_their_own_are_made_of_code_that_is_kept(name: str) -> None:
     assert functions.__name__.encode() + b"\x94\x8c\x04made" in packed(_MADE[name]())
 
 
@@ -285,6 +285,82 @@ def test_two_calls_share_no_globals() -> None:
     write, read = open_call(packed(functools.partial(print, *made["outer"]())), None).fn.args  # type: ignore[attr-defined]
     write()
     assert read() == 1, "those of one call do"
+
+
+def test_those_of_one_call_share_globals_whoever_pickles_them() -> None:
+    """One looks at nothing there by its code; ``eval``, type hints and ``globals`` do all the same."""
+    made: dict[str, Any] = {"__name__": "somewhere"}
+    exec("def evaluate(words):\n    return eval(words)\nanswer = 42\ndef look():\n    return answer", made)
+    evaluate, look = open_call(packed(functools.partial(print, made["evaluate"], made["look"])), None).fn.args  # type: ignore[attr-defined]
+    assert look() == evaluate("answer") == 42
+    assert evaluate("__name__") == "somewhere"
+
+
+def test_what_it_knows_of_its_module_is_what_that_was_when_it_was_pickled() -> None:
+    made: dict[str, Any] = {"__name__": "somewhere", "__package__": "one", "__path__": ["there"]}
+    exec("def outer():\n    return lambda: globals()", made)
+    first = there(made["outer"]())()
+    made["__package__"] = "two"
+    second = there(made["outer"]())()
+    assert (first["__package__"], second["__package__"]) == ("one", "two")
+    second["__path__"].append("here")
+    assert there(made["outer"]())()["__path__"] == ["there"]
+    del made["__package__"]
+    assert "__package__" not in there(made["outer"]())()
+
+
+def test_code_that_holds_what_can_change_is_pickled_each_time() -> None:
+    class Seen(list[int]):
+        def __hash__(self) -> int:  # type: ignore[override]
+            return 1
+
+    def fn() -> list[int]:
+        known: Any = "seen"
+        known.append(1)
+        return list(known)
+
+    seen = Seen()
+    constants = tuple(seen if each == "seen" else each for each in fn.__code__.co_consts)
+    fn.__code__ = fn.__code__.replace(co_consts=constants)
+    assert (there(fn)(), there(fn)()) == ([1], [1])
+    seen.append(7)
+    assert there(fn)() == [7, 1]
+
+
+def test_a_worker_keeps_no_code_that_is_large() -> None:
+    large: Callable[[], str] = eval(f"lambda: {'x' * 100_000!r}")
+    kept = functions._open_code.cache_info().misses
+    assert there(large)() == large()
+    assert there(large).__code__ is not there(large).__code__
+    assert functions._open_code.cache_info().misses == kept
+
+
+def test_a_function_and_its_code_remain_each_others() -> None:
+    fn = fresh(1, [])
+    call: Any = open_call(packed(functools.partial(fn, fn.__code__)), None).fn  # type: ignore[call-arg]
+    assert call.func.__code__ is call.args[0]
+
+
+def test_words_that_are_none_are_not_looked_into() -> None:
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError
+
+        __hash__ = None  # type: ignore[assignment]
+
+    def fn() -> int:
+        return 1
+
+    fn.__doc__ = Odd()  # type: ignore[assignment]
+    assert there(fn)() == 1
+
+
+def test_what_only_looks_like_a_tool_of_cloudpickle_goes_by_value() -> None:
+    @functools.wraps(cloudpickle.dumps)
+    def measured(value: object) -> int:
+        return 3
+
+    assert there(measured)("abc") == 3
 
 
 def test_of_a_package_that_was_captured_the_modules_it_uses_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:

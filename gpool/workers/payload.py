@@ -264,7 +264,11 @@ def _call_body(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
     if type(fn) in _NAMED and not kwargs:
         module = sys.modules.get(fn.__module__)
         if module is not None and getattr(module, "__dict__", _NOTHING).get(fn.__qualname__) is fn:
-            return _name(fn) + pickle.dumps(args, _PROTOCOL, buffer_callback=_stays)[:-1] + _NO_KWARGS
+            return (
+                _name(fn.__module__, fn.__qualname__)
+                + pickle.dumps(args, _PROTOCOL, buffer_callback=_stays)[:-1]
+                + _NO_KWARGS
+            )
     return pickle.dumps((fn, args, kwargs), _PROTOCOL, buffer_callback=_stays)
 
 
@@ -274,13 +278,14 @@ _NO_KWARGS = pickle.EMPTY_DICT + pickle.TUPLE3 + pickle.STOP
 
 
 @lru_cache(maxsize=256)
-def _name(fn: Callable[..., Any]) -> bytes:
-    """A function by its name, pickled without its end and without a memo: places in that are for what comes behind."""
-    file = io.BytesIO()
-    pickler = pickle.Pickler(file, _PROTOCOL)
-    pickler.fast = True
-    pickler.dump(fn)
-    return file.getvalue()[:-1]
+def _name(module: str, name: str) -> bytes:
+    """What a module has under a name, pickled without its end and without a memo: that is for what comes behind."""
+    return pickle.PROTO + bytes((_PROTOCOL,)) + _text(module) + _text(name) + pickle.STACK_GLOBAL
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return pickle.BINUNICODE + len(data).to_bytes(4, "little") + data
 
 
 def open_function(body: Buffer) -> Function:
@@ -441,7 +446,7 @@ def _by_value_pickler() -> Any:
     usual: Any = cloudpickle.Pickler.dispatch_table
     reducer = functions.Reducer(usual[CodeType], lambda value: _dump_by_value(value, {}))
     reduce_function, override = reducer.reduce_function, cloudpickle.Pickler.reducer_override
-    tools = functions.__name__, cloudpickle.dumps.__module__
+    tools = {module.__name__: vars(module) for module in (functions, cloudpickle.cloudpickle)}
 
     class Reducers(dict[type, Callable[[Any], Any]]):
         """Those before the usual ones, to which more may be added at any time."""
@@ -466,10 +471,10 @@ def _by_value_pickler() -> Any:
         def reducer_override(self, value: Any) -> Any:
             kind = type(value)
             if kind is FunctionType:
-                if value.__module__ in tools:
+                if tools.get(value.__module__, _NOTHING).get(value.__name__) is value:
                     return NotImplemented  # of what functions are rebuilt with, a global
                 if "<locals>" in value.__qualname__ or value.__module__ == "__main__":
-                    return reduce_function(value) or override(self, value)
+                    return reduce_function(value, self) or override(self, value)
             elif kind in own:
                 return NotImplemented  # it is found below
             return override(self, value)
