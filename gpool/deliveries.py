@@ -103,6 +103,7 @@ class Deliveries:
         """Items of a feed have ended. Called under the supervisor's turn."""
         if not chunk.cancelled:
             self._arrived += chunk.size
+            self._out.add(chunk)
             self._supervisor.deliverer.call(self._hand_over_all, chunk, wanted)
 
     def block_ended(self, block: Block) -> None:
@@ -115,7 +116,7 @@ class Deliveries:
             if awaited or type(entry) is tuple or type(entry) is Outcome:  # else a value that nobody asks for
                 self._give(wanted, partial(outcome_in, entry))
             self._delivered += 1
-        self._let_feeds_go_on()
+        self._made(chunk)
 
     def _wants_values(self, callback: Callback | None) -> bool:
         return callback is not None or self._iteration is not False
@@ -204,7 +205,7 @@ class Deliveries:
             self._holds_feeds = True  # before another look: all may have been delivered meanwhile
             if self._undelivered >= UNREAD_LIMIT:
                 return True
-        return self._readers > 0 and len(self._kept) >= UNREAD_LIMIT
+        return self._readers > 0 and len(self._kept) >= UNREAD_LIMIT and self._supervisor.is_open
 
 
 class Ingest:

@@ -42,12 +42,11 @@ ANY_NUMBER = 1 << 62
 class Taker(Protocol):
     """Where a feed's outcomes go.
 
-    ``room`` and ``over`` are called in the feed's thread, the others under the supervisor's turn; ``take`` also in the
-    feed's thread, for items that could not be submitted.
+    ``room`` and ``over`` are called in the feed's thread, the others under the supervisor's turn.
     """
 
     def room(self) -> int:
-        """How many more outcomes it can do with; ``nudge`` is called when that grows."""
+        """How many more outcomes it can do with; ``nudge`` is called when that grows. PoolClosed ends the feed."""
 
     def began(self, block: Block) -> None:
         """A block was made."""
@@ -194,16 +193,17 @@ class Feed:
     def _run(self) -> None:
         error: BaseException | None = None
         try:
-            while (room := self._await_room()) and self._draw(room):
-                pass
+            try:
+                while (room := self._await_room()) and self._draw(room):
+                    pass
+            finally:
+                self.submit_held()
         except BaseException as problem:
             error = problem
         finally:
-            self.submit_held()
             self._in_user_code = True
-            _close(self._items)
+            del self._items  # a generator that nobody else refers to runs its ``finally`` here
             self._in_user_code = False
-            del self._items
             self._over.set()
             self._taker.over(error)
             self._supervisor.feed_ended(self)
@@ -326,7 +326,7 @@ class Feed:
         try:
             if not isinstance(problem, PayloadError):
                 raise problem
-            self._taker.take(Chunk(number, 1, 1, 0.0, lambda: [raised(problem)]))
+            self._supervisor.look(lambda: self._taker.take(Chunk(number, 1, 1, 0.0, lambda: [raised(problem)])))
         finally:
             with self._lock:
                 self._refused += 1
@@ -424,10 +424,3 @@ def is_at_hand(iterable: object) -> bool:
 
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _AT_HAND = frozenset((list, tuple, range, str, bytes, bytearray, set, frozenset, dict, *_VIEWS, deque, repeat))
-
-
-def _close(items: object) -> None:
-    """Let a generator run its ``finally`` in the thread that drew from it."""
-    close = getattr(items, "close", None)
-    if callable(close):
-        close()

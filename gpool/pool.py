@@ -378,8 +378,12 @@ class GroupedPool(Executor):
             return False  # a forked child leaves: the pool is its parent's
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self.stop()
-        else:
+            return False
+        try:
             self.shutdown()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
         return False
 
     def _view(self, tag: Hashable) -> GroupView:

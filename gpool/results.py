@@ -11,9 +11,10 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import length_hint
-from typing import Any, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from gpool.blocks import Block, Chunk, outcome_in
+from gpool.errors import PoolClosed
 from gpool.feeds import ANY_NUMBER, Feed
 from gpool.interrupts import instant_in, seconds_until, shielded, wait_for
 from gpool.model import Task
@@ -24,14 +25,29 @@ _OPENED = frozenset((tuple, Outcome))
 """Entries of these types are not values."""
 
 
+class Owner(Protocol):
+    """Whose results they are: what readers need of the supervisor."""
+
+    @property
+    def is_open(self) -> bool:
+        """False when no more tasks are taken."""
+
+    def check_process(self) -> None:
+        """PoolClosed in a process that has only a copy of all this."""
+
+    def cancel_all(self, tasks: Callable[[], Iterable[Task]]) -> None:
+        """Cancel those of the tasks listed that have not begun."""
+
+    def later(self, do: Callable[[], object]) -> None:
+        """Call what wakes the reader, when that harms nobody."""
+
+
 class MapResults(Iterator[Iterator[Any]]):
     """The results of a ``map``, one chunk after the other: in the order of its input, or as they come.
 
     Its feed gives the chunks. ``next`` gives an iterator over the values of one.
 
     Args:
-        cancel: cancels those of the tasks listed that have not begun.
-        later: called with what wakes the reader, to do it when that harms nobody.
         ordered: in the order of the input.
         timeout: seconds from now after which ``next`` raises TimeoutError.
         buffersize: items drawn ahead of the reader at most; None for any number.
@@ -39,15 +55,13 @@ class MapResults(Iterator[Iterator[Any]]):
 
     def __init__(
         self,
-        cancel: Callable[[Callable[[], Iterable[Task]]], object],
-        later: Callable[[Callable[[], object]], object],
+        owner: Owner,
         *,
         ordered: bool,
         timeout: float | None,
         buffersize: int | None,
     ) -> None:
-        self._cancel = cancel
-        self._later = later
+        self._owner = owner
         self._ordered = ordered
         self._buffersize = buffersize
         self._discard = False
@@ -57,7 +71,8 @@ class MapResults(Iterator[Iterator[Any]]):
         self._entries: list[Entry | Outcome] = []  # of the chunk that is being read
         self._values: Iterator[Any] = iter(())  # what is left of that
         self._error: BaseException | None = None
-        self._turning = threading.Lock()  # from one chunk to the next
+        self._turning = threading.RLock()  # from one chunk to the next
+        self._is_turning = False
         self._more = threading.Condition()
         self._results_read = 0  # where their number is limited
         self._taken = 0  # items of the chunks begun
@@ -66,19 +81,33 @@ class MapResults(Iterator[Iterator[Any]]):
 
     def __next__(self) -> Iterator[Any]:
         """The values of the next chunk; at the end of the input, what that raised."""
-        with self._turning:
-            if length_hint(self._values) > 0:
-                return self._values  # another thread reads too, and was quicker
-            self._entries = []
-            try:
-                chunk = self._next_chunk()
-                self._taken += chunk.size
-                self._values = self._read(chunk.entries())
-            except StopIteration:
-                raise
-            except BaseException as error:
-                return _raising(error)  # who reads would take what is raised here for the end
-            return self._values
+        try:
+            with self._turning:
+                if self._is_turning:
+                    raise ValueError("a signal's handler reads the iterator from whose reading it was called")
+                self._is_turning = True
+                try:
+                    return self._turn()
+                finally:
+                    self._is_turning = False
+        except StopIteration:
+            raise
+        except BaseException as error:
+            return _raising(error)  # who reads would take what is raised here for the end
+
+    def _turn(self) -> Iterator[Any]:
+        if length_hint(self._values) > 0:
+            return self._values  # another thread reads too, and was quicker; or what a handler raised came between
+        self._entries = []
+        chunk = self._next_chunk()
+        values = self._read(chunk.entries())
+        with shielded(), self._more:  # it is taken as a whole, whatever a signal's handler raises
+            if self._discard:
+                raise StopIteration
+            del self._chunks[chunk.first]
+            self._taken += chunk.size
+            self._values = values
+        return values
 
     def _read(self, entries: Sequence[Entry | Outcome]) -> Iterator[Any]:
         """The values of a chunk's entries; where none needs to be opened they are the list's own."""
@@ -104,11 +133,7 @@ class MapResults(Iterator[Iterator[Any]]):
             if error is not None:
                 raise error
         except StopIteration as error:  # an iterator that raised it would end, as if this were the last result
-            self.close()
             raise RuntimeError("a mapped function raised StopIteration") from error
-        except BaseException:
-            self.close()
-            raise
         return value
 
     # What its feed tells it.
@@ -116,6 +141,8 @@ class MapResults(Iterator[Iterator[Any]]):
     def room(self) -> int:
         if self._buffersize is None or self.feed is None:
             return ANY_NUMBER
+        if not self._owner.is_open:
+            raise PoolClosed("the pool was shut down before all of the map's input had been drawn")
         return self._buffersize - (self.feed.drawn - self._results_read)
 
     def began(self, block: Block) -> None:
@@ -127,12 +154,12 @@ class MapResults(Iterator[Iterator[Any]]):
         with self._more:
             self._chunks[chunk.first] = chunk
         if not self._ordered or chunk.first == self._taken:
-            self._later(self._tell_reader)
+            self._owner.later(self._tell_reader)
 
     def ended(self, block: Block) -> None:
         del self._blocks[block]
         if not self._blocks and self._over:
-            self._later(self._tell_reader)
+            self._owner.later(self._tell_reader)
 
     def over(self, error: BaseException | None) -> None:
         self._over, self._error = True, error
@@ -153,7 +180,7 @@ class MapResults(Iterator[Iterator[Any]]):
             self._chunks = {}
             self._entries.clear()  # who reads them finds no more
             self._more.notify_all()
-        self._cancel(lambda: [block.task for block in list(self._blocks)])
+        self._owner.cancel_all(lambda: [block.task for block in list(self._blocks)])
 
     def dropped(self) -> None:
         """Nobody can read any more: half read, it ends; never read, it runs to its end and keeps nothing."""
@@ -164,15 +191,17 @@ class MapResults(Iterator[Iterator[Any]]):
             self._chunks.clear()
 
     def _next_chunk(self) -> Chunk:
+        """The next chunk, left where it is; at the end of the input, what that raised."""
+        self._owner.check_process()
         if not (self._ready() or wait_for(self._more, self._ready, seconds_until(self._deadline))):
             self.close()
             raise TimeoutError("the map did not yield its next result in time")
         with shielded(), self._more:
             if self._chunks and not self._discard:
                 first = self._taken if self._ordered else next(iter(self._chunks))
-                return self._chunks.pop(first)
-            error, self._error = self._error, None
+                return self._chunks[first]
         self._values = iter(())  # else those of the last chunk, which may refer to this, would keep it
+        error, self._error = self._error, None
         if error is not None:
             raise error
         raise StopIteration
@@ -191,9 +220,15 @@ class _Values(Iterator[Any]):
         self._entries = iter(entries)
 
     def __next__(self) -> Any:
-        entry = next(self._entries)
-        self._results.count()
-        return self._results.open(entry)
+        try:
+            entry = next(self._entries)
+            self._results.count()
+            return self._results.open(entry)
+        except StopIteration:
+            raise
+        except BaseException:  # also what a signal's handler raises, who might have cost the reader an entry
+            self._results.close()
+            raise
 
     def __length_hint__(self) -> int:
         return length_hint(self._entries)
@@ -226,6 +261,9 @@ class MapIterator(chain[Any]):
     def close(self) -> None:
         """Draw no more and cancel what has not begun."""
         self._results.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the results of a map can be neither copied nor pickled")
 
     def __del__(self) -> None:
         if hasattr(self, "_later"):  # Ctrl-C may have kept it from its beginning

@@ -172,16 +172,22 @@ class Supervisor:
 
     def check_open(self) -> None:
         """PoolClosed unless tasks may be submitted here and now."""
-        self._check_process()
-        if self.state is not PoolState.OPEN:
+        self.check_process()
+        if not self.is_open:
             raise PoolClosed
+
+    @property
+    def is_open(self) -> bool:
+        """False when no more tasks are taken."""
+        return self.state is PoolState.OPEN
 
     @property
     def is_inherited(self) -> bool:
         """True in a process forked from the one that made the pool: nothing of it may be touched there."""
         return self._pid != lifetime.this_process
 
-    def _check_process(self) -> None:
+    def check_process(self) -> None:
+        """PoolClosed in a process forked from the one that made the pool."""
         if self._pid != lifetime.this_process:
             raise PoolClosed("this pool belongs to the process that made it; make one here to run tasks")
 
@@ -272,10 +278,10 @@ class Supervisor:
 
     def fetch(self, future: Future[Any], timeout: float | None) -> None:
         """Wait for a future by its worker's answer itself, if that can be had; it need not have ended afterwards."""
-        if not self.is_inherited:
-            self._fetcher.fetch(future, timeout)
-            if self._performer.transitions:
-                self._announce()
+        self.check_process()
+        self._fetcher.fetch(future, timeout)
+        if self._performer.transitions:
+            self._announce()
 
     def cancel_all(self, tasks: Callable[[], Iterable[Task]]) -> None:
         """Cancel all these tasks that have not begun; they are listed when none can be added to them."""
@@ -316,7 +322,7 @@ class Supervisor:
 
     def look(self, do: Callable[[], Any]) -> Any:
         """Call ``do()`` with the turn held and the inbox empty, and return what it returns."""
-        self._check_process()
+        self.check_process()
         if self._turn.is_mine:
             raise RuntimeError("the pool was called from a finalizer that interrupted the pool itself")
         try:
@@ -338,7 +344,7 @@ class Supervisor:
 
     def stats(self) -> snapshot.PoolStats:
         """A snapshot, with fresh health samples."""
-        self._check_process()
+        self.check_process()
         samples = {} if self.closed.is_set() else self._backend.sample()
         taken: snapshot.PoolStats = self.look(
             lambda: snapshot.take(
@@ -353,7 +359,7 @@ class Supervisor:
 
     def stack(self, pid: int, patience: float) -> str | None:
         """The Python stack of the worker with this process id; ValueError if there is none."""
-        self._check_process()
+        self.check_process()
         pids = {} if self.closed.is_set() else self._backend.pids()
         worker = next((each for each, known in pids.items() if known == pid), None)
         if worker is None:
@@ -373,6 +379,7 @@ class Supervisor:
     def _begin_close(self, now: bool) -> None:
         if self.state is PoolState.OPEN:
             self.state = PoolState.CLOSING
+        self._turn.later(self.nudge_feeds)  # their readers hold them up no more
         if now:
             self.cancel_feeds()
             self._submit_all_held()  # so that it is cancelled like the rest
@@ -458,7 +465,7 @@ class Supervisor:
 
     def await_(self, holds: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until something holds of which ``notify`` tells; False if ``timeout`` seconds were not enough."""
-        self._check_process()
+        self.check_process()
         return wait_for(self.changed, holds, timeout)
 
     def later(self, do: Callable[[], object]) -> None:

@@ -117,9 +117,7 @@ class GroupView(Executor):
         self._supervisor.check(self._tag)
         supervisor = self._supervisor
         shared = Shared(check_callable(fn), (), {})
-        results = MapResults(
-            supervisor.cancel_all, supervisor.later, ordered=ordered, timeout=timeout, buffersize=buffersize
-        )
+        results = MapResults(supervisor, ordered=ordered, timeout=timeout, buffersize=buffersize)
         several, at_hand = len(iterables) > 1, all(map(is_at_hand, iterables))
         items = zip(*iterables, strict=False) if several else iterables[0]
         feed = Feed(
