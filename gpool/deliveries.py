@@ -47,6 +47,12 @@ def check_handler(name: str, handler: object) -> None:
         raise TypeError(f"{name} must be callable or None, not {handler!r}")
 
 
+def check_iteration(iteration: object) -> None:
+    """Refuse what is no answer to whether results are kept."""
+    if iteration is not None and not isinstance(iteration, bool):
+        raise TypeError(f"iteration must be True, False or None, not {iteration!r}")
+
+
 class Deliveries:
     """See the module's docstring.
 
@@ -61,8 +67,6 @@ class Deliveries:
         on_error: ErrorCallback | None,
         iteration: bool | None,
     ) -> None:
-        check_handler("callback", callback)
-        check_handler("on_error", on_error)
         self.callback = callback
         self.on_error = on_error
         self._supervisor = supervisor

@@ -141,13 +141,15 @@ def wait(until: Callable[[float | None], bool], timeout: float | None = None) ->
 
 
 def instant_in(timeout: float | None) -> float | None:
-    """The instant until which a wait of so many seconds lasts; None for any."""
+    """The instant until which a wait of so many seconds lasts; None for any. TypeError if they are none."""
+    if timeout is not None and not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
     return None if timeout is None else monotonic() + timeout
 
 
 def seconds_until(instant: float | None) -> float | None:
-    """``instant_in`` the other way round: what is left of that wait."""
-    return None if instant is None else max(0.0, instant - monotonic())
+    """``instant_in`` the other way round: what is left of that wait, as far as any lock lets one wait."""
+    return None if instant is None else min(max(0.0, instant - monotonic()), threading.TIMEOUT_MAX)
 
 
 def wait_for(condition: threading.Condition, holds: Callable[[], bool], timeout: float | None = None) -> bool:

@@ -196,10 +196,17 @@ class Group(NamedTuple):
         check_slots(self.slots)
         if self.initializer is not None and not callable(self.initializer):
             raise TypeError(f"initializer must be callable, not {self.initializer!r}")
+        if not isinstance(self.initargs, (tuple, list)):
+            raise TypeError(f"initargs must be a tuple, not {self.initargs!r}")
+        _check_env(self.env)
+        if self.nice is not None and (isinstance(self.nice, bool) or not isinstance(self.nice, int)):
+            raise TypeError(f"nice must be a whole number or None, not {self.nice!r}")
         for name in ("memory_limit", "recycle_memory", "max_tasks_per_child", "max_start_failures", "max_crashes"):
             check_count(name, getattr(self, name), least=1)
         check_seconds("start_timeout", self.start_timeout)
         check_count("burst", self.burst, least=0)
+        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)):
+            raise TypeError(f"weight must be a number, not {self.weight!r}")
         if not self.weight > 0:
             raise ValueError(f"weight must be above 0, not {self.weight!r}")
 
@@ -209,12 +216,23 @@ class Group(NamedTuple):
         return not (self.initializer is None and self.env is None and self.nice is None)
 
 
-def check_slots(slots: object) -> int:
+def _check_env(env: object) -> None:
+    """Refuse what cannot be an environment's variables."""
+    if env is None:
+        return
+    if not isinstance(env, Mapping) or not all(isinstance(each, str) for pair in env.items() for each in pair):
+        raise TypeError(f"env must give strings by their names, not {env!r}")
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"no environment can hold the variable {name!r} with the value {value!r}")
+
+
+def check_slots(slots: object, name: str = "slots") -> int:
     """Return ``slots`` if it is a whole number from 0 up; TypeError or ValueError otherwise."""
     if isinstance(slots, bool) or not isinstance(slots, int):
-        raise TypeError(f"slots must be a whole number, not {slots!r}")
+        raise TypeError(f"{name} must be a whole number, not {slots!r}")
     if slots < 0:
-        raise ValueError(f"slots must be 0 or more, not {slots}")
+        raise ValueError(f"{name} must be 0 or more, not {slots}")
     return slots
 
 
@@ -228,12 +246,12 @@ def check_seconds(name: str, value: object) -> None:
         raise ValueError(f"{name} must be above 0 seconds, not {value!r}")
 
 
-def check_count(name: str, value: object, *, least: int) -> None:
-    """Refuse what is neither None nor a whole number of at least ``least``."""
-    if value is None:
+def check_count(name: str, value: object, *, least: int, optional: bool = True) -> None:
+    """Refuse what is neither a whole number of at least ``least`` nor, if it is optional, None."""
+    if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number or None, not {value!r}")
+        raise TypeError(f"{name} must be a whole number{' or None' if optional else ''}, not {value!r}")
     if value < least:
         raise ValueError(f"{name} must be {least} or more, not {value}")
 

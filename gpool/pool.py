@@ -14,18 +14,18 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from gpool.deliveries import Callback, Deliveries, ErrorCallback, Ingest, check_handler, handlers
+from gpool.deliveries import Callback, Deliveries, ErrorCallback, Ingest, check_handler, check_iteration, handlers
 from gpool.errors import InsufficientSlots
 from gpool.events import ResizeAsked
 from gpool.feeds import Feed, is_at_hand
 from gpool.futures import Future
-from gpool.interrupts import Signal
+from gpool.interrupts import Signal, instant_in, seconds_until
 from gpool.interrupts import wait as wait_until
 from gpool.model import NO_OPTIONS, Group, WorkerState, check_slots
 from gpool.results import Kept
 from gpool.settings import Kinds, groups_of
 from gpool.supervisor import Listener, Supervisor
-from gpool.views import Changes, GroupView, check_callable, name_of, submit
+from gpool.views import Changes, GroupView, check_callable, keywords, name_of, submit
 from gpool.workers.backend import Backend, Settings
 from gpool.workers.payload import Shared, one_call
 
@@ -89,6 +89,8 @@ class GroupedPool(Executor):
     ) -> None:
         check_handler("callback", callback)
         check_handler("on_error", on_error)
+        check_iteration(iteration)
+        check_callable(clock)
         defaults = Group(
             0,
             initializer,
@@ -118,7 +120,8 @@ class GroupedPool(Executor):
         self._supervisor.ask(ResizeAsked({tag: group.slots for tag, group in groups.items()}, groups))
         # First, because weakref has something of its own to do at exit, where a Ctrl-C would be printed and ignored:
         # what is registered last runs first, and there a Ctrl-C is dealt with.
-        weakref.finalize(self, self._supervisor.abandon).atexit = False
+        self._finalizer = weakref.finalize(self, self._supervisor.abandon)
+        self._finalizer.atexit = False
         self._supervisor.begin()
         if local is not None and local.method == "fork" and not _FORKS_AT_EXIT:
             local.await_starts()  # what a program that ends at once may need
@@ -191,7 +194,7 @@ class GroupedPool(Executor):
         """
         wanted = handlers(callback, error)
         self._supervisor.check(tag)
-        packed = one_call(check_callable(fn), tuple(args), kwargs or {}, self._supervisor.room)
+        packed = one_call(check_callable(fn), tuple(args), keywords(kwargs), self._supervisor.room)
         holds_slot = Signal()
 
         def follow_up(future: Future[Any]) -> None:
@@ -235,7 +238,7 @@ class GroupedPool(Executor):
         wanted = handlers(callback, error)
         supervisor, deliveries, name = self._supervisor, self._deliveries, name_of(fn)
         supervisor.check(tag)
-        shared = Shared(check_callable(fn), tuple(args), kwargs or {})
+        shared = Shared(check_callable(fn), tuple(args), keywords(kwargs))
 
         taker = Ingest(deliveries, wanted, keep=self)
         feed = Feed(supervisor, tag, NO_OPTIONS, name, iterable, shared, taker, at_hand=is_at_hand(iterable))
@@ -262,18 +265,20 @@ class GroupedPool(Executor):
 
         Raises:
             InsufficientSlots: the general group lacks the slots to move; nothing was changed.
-            TypeError, ValueError: ``slots`` is no size, or slots were to move from the general group to itself.
+            TypeError, ValueError: an argument is not what it should be, or slots were to move from the general group
+                to itself.
             TimeoutError: ``wait`` took longer than ``timeout``.
             PoolClosed: the pool has ended.
         """
         check_slots(slots)
+        until = instant_in(timeout)
         if use_general_slots and tag is None:
             raise ValueError("slots cannot move between the general group and itself")
         self._supervisor.check_open()
         hash(tag)
         leaving = self._supervisor.look(lambda: self._resize(tag, slots, use_general_slots))
         workers = self._supervisor.scheduler.workers
-        if wait and not self._supervisor.await_(lambda: workers.keys().isdisjoint(leaving), timeout):
+        if wait and not self._supervisor.await_(lambda: workers.keys().isdisjoint(leaving), seconds_until(until)):
             raise TimeoutError("the pool had not drained in time; the new size stands")
 
     def _resize(self, tag: Hashable, slots: int, move: bool) -> set[int]:
@@ -350,7 +355,8 @@ class GroupedPool(Executor):
     def stop(self) -> None:
         """End now: cancel what is queued, kill what runs, end the feeds, and return when all is gone."""
         self._supervisor.close(now=True)
-        self._supervisor.wait_closed(None, drop=True)
+        if self._supervisor.wait_closed(None, drop=True):
+            self._finalizer.detach()  # here a Ctrl-C is raised; from a finalizer it would not be
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks and end when what there is has ended.
@@ -365,8 +371,8 @@ class GroupedPool(Executor):
         supervisor.close()
         if cancel_futures:
             supervisor.cancel_all(supervisor.scheduler.tasks.values)
-        if wait:
-            supervisor.wait_closed(None)
+        if wait and supervisor.wait_closed(None):
+            self._finalizer.detach()
 
     def __enter__(self) -> GroupedPool:
         return self

@@ -35,6 +35,8 @@ def groups_of(limit: int | None, tags: Mapping[Hashable, int | Group] | None, de
         ValueError: ``limit`` is below what the tags need.
         TypeError, ValueError: something is no size, or a setting is not what it should be.
     """
+    if tags is not None and not isinstance(tags, Mapping):
+        raise TypeError(f"tags must give slots by tag, not {tags!r}")
     groups = {tag: each if isinstance(each, Group) else Group(each) for tag, each in (tags or {}).items()}
     defaults.check()
     for tag, group in groups.items():
@@ -54,7 +56,7 @@ def groups_of(limit: int | None, tags: Mapping[Hashable, int | Group] | None, de
 
 def _left_of(limit: int, groups: Mapping[Hashable, Group], general: Group | None) -> int:
     """The general slots that a limit leaves."""
-    check_slots(limit)
+    check_slots(limit, "limit")
     reserved = sum(group.slots for group in groups.values())
     needed = reserved + (general.slots if general else 0)
     if limit < needed:

@@ -430,8 +430,11 @@ class Supervisor:
         if self.is_inherited:
             return
         if now:
+            left = self.pending
             self.close(now=True)
             self.wait_closed(None, drop=True)
+            if left:
+                logger.error("the interpreter's exit was interrupted: %d task(s) did not finish", left)
             return
         before = self._performer.verdicts.unserved
         self.cancel_feeds()

@@ -5,7 +5,7 @@ Owns what users call to submit and map under a tag. A view holds no state of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -159,14 +159,14 @@ def changed(options: Options, changes: Changes) -> Options:
     merged: dict[str, Any] = {**options._asdict(), **changes}
     timeout, retries, retry_on, priority, name = merged.values()
     check_seconds("timeout", timeout)
-    if retries is None:
-        raise TypeError("retries must be a whole number, not None")
-    check_count("retries", retries, least=0)
+    check_count("retries", retries, least=0, optional=False)
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise TypeError(f"priority must be a whole number, not {priority!r}")
     types = retry_on if isinstance(retry_on, tuple) else (retry_on,)
     if not all(isinstance(each, type) and issubclass(each, BaseException) for each in types):
         raise TypeError(f"retry_on takes exception types, not {retry_on!r}")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string or None, not {name!r}")
     return Options(timeout, retries, types, priority, name)
 
 
@@ -174,6 +174,15 @@ def check_callable(fn: Callable[..., Any]) -> Callable[..., Any]:
     if not callable(fn):
         raise TypeError(f"a callable is needed, not {fn!r}")
     return fn
+
+
+def keywords(kwargs: object) -> dict[str, Any]:
+    """Keyword arguments, from a mapping or None; TypeError if they are none."""
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        raise TypeError(f"kwargs must give arguments by their names, not {kwargs!r}")
+    return dict(kwargs)
 
 
 def name_of(fn: Callable[..., Any]) -> str:

@@ -6,8 +6,10 @@ test sees that what it is about happened in the middle of one.
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
+import pickle
 import signal
 import threading
 import time
@@ -604,3 +606,68 @@ def test_a_map_is_read_on_after_a_signals_handler_has_raised(
         signal.signal(signal.SIGUSR1, before)
     gate.open()
     assert list(results) == list(range(SHORT, SHORT + 50))
+
+
+def struck_at(patch: pytest.MonkeyPatch, name: str) -> None:
+    """A signal comes when a map's reader gets there; once."""
+    method = getattr(MapResults, name)
+
+    def struck(results: MapResults, *args: Any) -> Any:
+        patch.setattr(MapResults, name, method)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return method(results, *args)
+
+    patch.setattr(MapResults, name, struck)
+
+
+@pytest.mark.parametrize("moment", ["_turn", "_next_chunk", "_read"])
+@pytest.mark.parametrize("value", [int, str])
+def test_inv08_no_results_are_lost_when_a_signals_handler_raises(
+    local_pool: MakePool, monkeypatch: pytest.MonkeyPatch, moment: str, value: type
+) -> None:
+    results = local_pool(1).map(value, range(SHORT))
+    read = [next(results)]
+    before = signal.signal(signal.SIGUSR1, _strike)
+    struck = 0
+    try:
+        while len(read) < SHORT:
+            if struck < 20:
+                struck_at(monkeypatch, moment)
+            try:
+                read.append(next(results))
+            except _Struck:
+                struck += 1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert struck
+    assert read == list(map(value, range(SHORT)))
+    assert not list(results)
+
+
+def test_a_signals_handler_that_reads_what_is_being_read_is_told(
+    local_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = local_pool(1).map(abs, range(SHORT))
+    told: list[BaseException] = []
+
+    def read(number: int, frame: FrameType | None) -> None:
+        try:
+            next(results)
+        except ValueError as error:
+            told.append(error)
+
+    before = signal.signal(signal.SIGUSR1, read)
+    try:
+        struck_at(monkeypatch, "_read")
+        assert list(results) == list(range(SHORT))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(told) == 1
+
+
+def test_the_results_of_a_map_cannot_be_copied(local_pool: MakePool) -> None:
+    results = local_pool(1).map(abs, range(10))
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError):
+            copied(results)
+    assert list(results) == list(range(10))

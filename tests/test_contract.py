@@ -7,8 +7,10 @@ import functools
 import logging
 import operator
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, as_completed, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +149,21 @@ def test_bad_input_gets_a_clear_error_at_once(make_pool: MakePool) -> None:
         pool.submit(abs, 1)
     with pytest.raises(TypeError):
         pool.group("web").submit(42)  # type: ignore[arg-type]
+    for kwargs in (3, [("a", 1)], {1: 2}):
+        with pytest.raises(TypeError, match="kwargs"):
+            pool.put("web", dict, kwargs=kwargs)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="kwargs"):
+            pool.ingest([1], "web", dict, kwargs=kwargs)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="name"):
+        pool.options(name=3)  # type: ignore[arg-type]
+    for wait_badly in (
+        lambda: pool.join("1"),  # type: ignore[arg-type]
+        lambda: pool.group("web").submit(abs, 1).result("1"),  # type: ignore[arg-type]
+        lambda: pool.group("web").map(abs, [1], timeout="1"),  # type: ignore[arg-type]
+        lambda: pool.adjust("web", 2, wait=True, timeout="1"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError, match="timeout"):
+            wait_badly()
     with pytest.raises(ValueError):
         pool.adjust("web", -1)
     for slots in (1.5, True, "2", None):
@@ -173,9 +190,16 @@ def test_constructor_checks() -> None:
         ({"limit": 1, "mp_context": "telepathy"}, ValueError),
         ({"limit": 1, "initializer": 5}, TypeError),
         ({"limit": 1, "max_tasks_per_child": 0}, ValueError),
+        ({"limit": 1, "mp_context": 3}, TypeError),
+        ({"limit": 1, "clock": 3}, TypeError),
+        ({"limit": 1, "iteration": "yes"}, TypeError),
+        ({"tags": ["a"]}, TypeError),
+        ({"tags": "ab"}, TypeError),
     ):
         with pytest.raises(error):
             GroupedPool(**arguments)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="limit"):
+        GroupedPool(-1)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +217,12 @@ def test_constructor_checks() -> None:
         ({"burst": -1}, ValueError),
         ({"weight": 0}, ValueError),
         ({"weight": float("nan")}, ValueError),
+        ({"weight": "1"}, TypeError),
+        ({"initargs": 3}, TypeError),
+        ({"env": 3}, TypeError),
+        ({"env": {"A": 1}}, TypeError),
+        ({"env": {"A=B": "1"}}, ValueError),
+        ({"nice": 1.5}, TypeError),
     ],
 )
 def test_settings_of_groups_are_checked_and_the_group_is_named(setting: dict[str, Any], error: type[Exception]) -> None:
@@ -269,6 +299,67 @@ def test_map_with_buffersize_draws_no_further_than_that_ahead(make_pool: MakePoo
         assert next(results) == expected
         assert len(drawn) <= expected + 1 + 5
     results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("seconds", [25 * 86_400, 1e10, 1e300, float("inf")])
+def test_any_number_of_seconds_is_a_timeout(make_pool: MakePool, seconds: float) -> None:
+    """Some calls of the system take no more than 25 days."""
+    pool = make_pool(1, start_timeout=seconds)
+    assert pool.submit(abs, -1).result(seconds) == 1
+    assert pool.options(timeout=seconds).submit(time.sleep, 0.01).result(seconds) is None
+    assert list(pool.map(abs, [-1], timeout=seconds)) == [1]
+    pool.adjust(None, 1, wait=True, timeout=seconds)
+    assert pool.join(seconds)
+
+
+def test_iterables_stay_open(make_pool: MakePool, tmp_path: Path) -> None:
+    """They are the caller's, as with the builtin ``map``."""
+    pool = make_pool(1)
+    (tmp_path / "lines").write_text("a\nb\n")
+    with (tmp_path / "lines").open() as lines:
+        assert list(pool.map(len, lines)) == [2, 2]
+        lines.seek(0)
+        assert pool.ingest(lines, None, len, callback=id).join(60)
+        assert lines.read() == ""
+
+    def numbers() -> Iterator[int]:
+        yield from range(10**6)
+
+    kept = numbers()
+    feed = pool.ingest(kept, None, abs, callback=id)
+    feed.cancel()
+    assert feed.join(60)
+    assert next(kept) >= feed.drawn
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_iterable_that_does_not_end_well_ends(make_pool: MakePool) -> None:
+    class Odd:
+        left = 3
+
+        def __iter__(self) -> Odd:
+            return self
+
+        def __next__(self) -> int:
+            self.left -= 1
+            if self.left < 0:
+                raise StopIteration
+            return self.left
+
+        def close(self, really: bool) -> None: ...
+
+    def failing() -> Iterator[int]:
+        try:
+            yield from range(10**6)
+        finally:
+            raise ValueError
+
+    pool = make_pool(1)
+    assert list(pool.map(abs, Odd())) == [2, 1, 0]
+    results = pool.map(abs, failing())
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    assert pool.join(60)
 
 
 def test_callbacks_and_error_callbacks(make_pool: MakePool) -> None:
@@ -368,6 +459,22 @@ def test_ingest_an_item_that_does_not_pickle_costs_only_itself(make_pool: MakePo
     assert sorted(pool) == [1, 3]
     assert pool.join(60)
     assert [type(e) for e in errors] == [PayloadError]
+
+
+def test_join_waits_for_the_handler_of_an_item_that_does_not_pickle(make_pool: MakePool) -> None:
+    asked, told = threading.Event(), threading.Event()
+
+    def tell(error: BaseException) -> None:
+        asked.wait(60)
+        told.set()
+
+    pool = make_pool(1, on_error=tell)
+    feed = pool.ingest([Unpicklable()], None, lambda x: x)
+    assert feed.join(60)
+    assert not pool.join(0.01)
+    asked.set()
+    assert pool.join(60)
+    assert told.is_set()
 
 
 def test_ingest_of_an_endless_iterable_can_be_cancelled(make_pool: MakePool) -> None:

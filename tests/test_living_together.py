@@ -212,6 +212,17 @@ def test_inv20_children_forked_while_the_pool_is_busy(local_pool: MakePool) -> N
     assert [future.result() for future in futures] == list(range(200)) * 20
 
 
+def test_inv20_what_has_not_ended_does_not_end_in_a_forked_child(local_pool: MakePool, gate: Gate) -> None:
+    pool = local_pool(1)
+    future = pool.submit(pass_gate, gate.path, 7)
+    results = pool.map(abs, range(-10, 0))
+    assert _in_child(lambda: _raises_closed(future.result)) == 0
+    assert _in_child(lambda: _raises_closed(lambda: next(results))) == 0
+    gate.open()
+    assert future.result(60) == 7
+    assert list(results) == list(range(10, 0, -1))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_inv20_a_forked_child_exits_as_any_other(tmp_path: Path, method: str) -> None:
     done = run_script(

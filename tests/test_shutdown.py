@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from gpool import Future, Group, GroupBroken, GroupedPool, PoolClosed
+from gpool.deliveries import UNREAD_LIMIT
 from gpool.workers.backend import Settings
 from gpool.workers.process import Host, WorkerProcess
 from tests.conftest import METHODS
@@ -320,6 +321,27 @@ def test_shutdown_finishes_finite_feeds(local_pool: MakePool) -> None:
     pool.ingest(range(300), None, abs)
     pool.shutdown()
     assert sorted(handled) == list(range(300))
+
+
+def test_shutdown_does_not_wait_for_a_reader(local_pool: MakePool) -> None:
+    """It may well be the one that waits in ``shutdown``."""
+    pool = local_pool(2)
+    results = pool.map(abs, itertools.count(), buffersize=5)
+    assert next(results) == 0
+    pool.shutdown()
+    read = [0]
+    with pytest.raises(PoolClosed):
+        read.extend(results)
+    assert not list(results)
+
+
+def test_shutdown_does_not_wait_for_a_reader_of_the_pool(local_pool: MakePool) -> None:
+    pool = local_pool(2)
+    pool.ingest(range(10 * UNREAD_LIMIT), None, abs)
+    results = iter(pool)
+    next(results)
+    pool.shutdown()
+    assert len(list(results)) == 10 * UNREAD_LIMIT - 1
 
 
 @pytest.mark.parametrize("name", ["stop", "shutdown, cancel"])

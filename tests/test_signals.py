@@ -123,6 +123,24 @@ def test_inv15_ctrl_c_in_with_stops(start: Start, command: Command, method: str)
     assert not left_alive(processes)
 
 
+def test_inv15_ctrl_c_as_with_is_left_stops(start: Start, command: Command, gate: Gate) -> None:
+    program = start(
+        command(
+            f"""
+            import gpool
+            from tests.gates import pass_gate
+            with gpool.GroupedPool(1) as pool:
+                futures = [pool.submit(pass_gate, {gate.path!r}) for _ in range(4)]
+            """
+        )
+    )
+    gate.arrivals(1)
+    processes = psutil.Process(program.pid).children(recursive=True)
+    _interrupt(program)
+    _ends_with_one_traceback(program)
+    assert not left_alive(processes)
+
+
 def test_inv15_ctrl_c_outside_with_lets_tasks_finish(start: Start, command: Command, gate: Gate) -> None:
     program = start(
         command(
@@ -163,6 +181,7 @@ def test_inv15_ctrl_c_again_ends_the_wait_at_exit(start: Start, command: Command
     _, rest = program.communicate()
     assert program.returncode in _INTERRUPTED
     assert "atexit callback" not in rest, seen + rest
+    assert "task(s) did not finish" in rest, seen + rest
     assert not left_alive(processes)
 
 

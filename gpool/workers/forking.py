@@ -28,11 +28,14 @@ def start_method(mp_context: Any) -> str:
 
     Raises:
         ValueError: the platform lacks that method.
+        TypeError: it is none of these.
     """
     known = multiprocessing.get_all_start_methods()
     if mp_context is None:
         name = "forkserver" if "forkserver" in known else "spawn"
     else:
+        if not isinstance(mp_context, str) and not hasattr(mp_context, "get_start_method"):
+            raise TypeError(f"mp_context must be a start method's name or a context, not {mp_context!r}")
         name = mp_context if isinstance(mp_context, str) else mp_context.get_start_method()
     if name not in known:
         raise ValueError(f"start method must be one of {', '.join(known)}, not {name!r}")

@@ -20,6 +20,8 @@ from selectors import EVENT_READ, BaseSelector
 from gpool.workers.backend import Report
 from gpool.workers.owned import disown, own
 
+LONGEST_SECONDS = 86_400.0
+"""For one call to the system, which takes some 25 days at most: whoever waits longer calls again."""
 _CAN_LEND = hasattr(select, "epoll") and hasattr(os, "eventfd")
 
 
@@ -44,8 +46,8 @@ class Loan:
         self._poller.register(bell, select.POLLIN)
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait until there is something to read, or ``wake`` was called; False if ``timeout`` seconds passed before."""
-        return bool(self._poller.poll(None if timeout is None else ceil(timeout * 1000)))
+        """Wait until there is something to read, or ``wake`` was called; False if the time was up before."""
+        return bool(self._poller.poll(None if timeout is None else ceil(min(timeout, LONGEST_SECONDS) * 1000)))
 
     def wake(self) -> None:
         """End a ``wait``, now or the next one. With the turn, or in the holder's thread, also by a signal's handler."""

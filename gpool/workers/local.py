@@ -28,7 +28,7 @@ from gpool.workers.arena import Place, Range
 from gpool.workers.backend import Exited, Logged, Ready, Replied, Report, Sample, Settings, Taken
 from gpool.workers.blocks import answers_in, head_of, open_parcels, pack_answers
 from gpool.workers.boards import Kept
-from gpool.workers.loans import Lender, Loan
+from gpool.workers.loans import LONGEST_SECONDS, Lender, Loan
 from gpool.workers.main import SHARED
 from gpool.workers.outgoing import Outgoing
 from gpool.workers.owned import disown, own
@@ -298,7 +298,8 @@ class LocalBackend:
     def wait(self, timeout: float | None) -> None:
         if self._doomed:
             self._kill_doomed()
-        self._ready = self._selector.select(self._until_overdue(timeout))
+        timeout = self._until_overdue(timeout)
+        self._ready = self._selector.select(None if timeout is None else min(timeout, LONGEST_SECONDS))
         self._kill_overdue()
 
     def poll(self) -> list[Report]:
