@@ -203,7 +203,10 @@ def verdict(results: Results, mark: Mark) -> str:
     value = results.judge(mark)
     if value is None:
         return "not measured"
-    return f"{value:,.{0 if abs(value) >= 1000 else 2}f} – {'met' if mark.holds(value) else 'MISSED'}"
+    met, digits = mark.holds(value), 0 if abs(value) >= 1000 else 2
+    while mark.holds(round(value, digits)) is not met:  # so close that it would not be seen
+        digits += 1
+    return f"{value:,.{digits}f} – {'met' if met else 'MISSED'}"
 
 
 def _aligned(table: list[list[str]]) -> list[str]:

@@ -66,6 +66,7 @@ def main() -> None:
         show(pool, "web to 0, general to 1, waited for the drain")
 
         pool.adjust("batch", 5)
+        show(pool, "batch grows to 5, to be done the sooner")
         feed.join()
         pool.join()
         show(pool, "at the end")

@@ -93,7 +93,8 @@ class InsufficientSlots(PoolError, IndexError):
 
     def __init__(self, wanted: int, available: int) -> None:
         super().__init__(
-            f"{wanted} slot(s) were to move out of the general group, which has {available}; nothing was changed",
+            f"{wanted} slot(s) were to move out of the general group, which has {available}; nothing was changed: move "
+            "fewer, or give it more first",
             wanted=wanted,
             available=available,
         )

@@ -64,6 +64,8 @@ class Taker(Protocol):
 class Feed:
     """Draws from an iterable in the background and submits what it draws.
 
+    ``ingest`` returns one. What is meant for its users: ``cancel``, ``join``, ``is_alive``, ``drawn``, ``unfinished``.
+
     Args:
         items: what to draw from.
         shared: what to call.

@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import Future as StockFuture
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from functools import partial
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from gpool.interrupts import instant_in, seconds_until, wait_for
 from gpool.model import Options, Task, TaskState
@@ -92,6 +92,9 @@ class Future(StockFuture[T]):
         with _lock:
             self._has_made = True
             return self.__dict__.setdefault(name, make())
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a future cannot be pickled: it is told of its task's end in the process that submitted that")
 
     def __repr__(self) -> str:
         return f"<Future of {self.name!r} under {self.tag!r}: {self._word()}>"

@@ -343,7 +343,10 @@ class GroupedPool(Executor):
     # -- waiting and ending -----------------------------------------------------------------------------------------
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for feeds, tasks and their handlers; the pool stays usable. False if time ran out."""
+        """Wait for feeds, tasks and their handlers; the pool stays usable. False if ``timeout`` seconds passed before.
+
+        A feed that pauses for a reader is waited for too, though nobody may be reading.
+        """
         return self._supervisor.await_(self._quiet, timeout)
 
     def _quiet(self) -> bool:

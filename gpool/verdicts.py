@@ -67,15 +67,23 @@ class Verdicts:
         }
         if verdict is Verdict.TIMED_OUT:
             timeout = task.options.timeout
-            return TaskTimeout(f"{task.name} ran longer than its timeout of {timeout:g} s", timeout=timeout, **facts)
+            return TaskTimeout(
+                f"{task.name} ran longer than its timeout of {timeout:g} s; see where in .stack, or raise the timeout",
+                timeout=timeout,
+                **facts,
+            )
         facts |= {"pid": report.pid, "exitcode": report.exitcode, "signal": _signal_name(report.exitcode)}
         if verdict is Verdict.OUT_OF_MEMORY:
             rss, limit = self._excesses[report.worker]
-            message = f"{task.name} used {rss:,} bytes, more than its memory limit of {limit:,}"
+            message = (
+                f"{task.name} used {rss:,} bytes, more than its memory limit of {limit:,}; use less, or raise the limit"
+            )
             return MemoryLimitExceeded(message, rss=rss, limit=limit, **facts)
         how = facts["signal"] or f"exit code {report.exitcode}"
         return WorkerCrashed(
-            f"the worker died ({how}) {seconds:.3g} s after it began {task.name}; only this task is lost", **facts
+            f"the worker died ({how}) {seconds:.3g} s after it began {task.name}; only this task is lost: "
+            ".stack may say where, and retries=1 would try again",
+            **facts,
         )
 
 

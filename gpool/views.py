@@ -77,12 +77,16 @@ class GroupView(Executor):
     ) -> Iterator[Any]:
         """``fn`` over the iterables, results in their order.
 
+        The first item that fails raises where its result would come, and ends the iteration: what has not begun is
+        cancelled. ``submit`` gives each item's outcome.
+
         Args:
             fn: called with one item of each iterable.
             iterables: drawn as slots free up.
             timeout: seconds from now after which ``next`` raises TimeoutError.
             chunksize: a hint; how items travel is the pool's business.
-            buffersize: how many items may be drawn ahead of the reader; None: all run, read or not.
+            buffersize: how many items may be drawn ahead of the reader; None: all run, read or not. With a number,
+                what has not been drawn when the pool is shut down is not: reading on then ends in PoolClosed.
 
         Raises:
             As ``submit``; what an iterable raises comes where its next result would.

@@ -557,6 +557,16 @@ def test_stats_and_repr(make_pool: MakePool) -> None:
         stats.pending = 3  # type: ignore[misc]
 
 
+def test_futures_do_not_travel(make_pool: MakePool) -> None:
+    """They are told of their end in one process alone."""
+    pool = make_pool(1)
+    future = pool.submit(abs, -1)
+    for _ in range(2):
+        with pytest.raises(PayloadError):
+            pool.submit(id, future)
+        assert future.result() == 1
+
+
 def test_many_threads_submit_at_once(make_pool: MakePool) -> None:
     pool = make_pool(2)
     sums: list[int] = []

@@ -107,7 +107,8 @@ def check_webserver_and_jobs(output: str, folder: Path) -> None:
     found(r"^ +one queue +own tag +reserved$", output)
     for label in ("p50", "p90", "p99"):
         found(rf"^{label}(?: +[\d.]+ ms){{3}}$", output)
-    assert all(int(done) > 0 for done in found(r"^jobs done +(\d+) +(\d+) +(\d+)$", output).groups()[:2])
+    number = r" +(\d+\.\d)"
+    assert all(float(rate) > 0 for rate in found(rf"^jobs a second{number * 3}$", output).groups()[:2])
 
 
 def check_resize_live(output: str, folder: Path) -> None:

@@ -337,11 +337,11 @@ def test_shutdown_does_not_wait_for_a_reader(local_pool: MakePool) -> None:
 
 def test_shutdown_does_not_wait_for_a_reader_of_the_pool(local_pool: MakePool) -> None:
     pool = local_pool(2)
-    pool.ingest(range(10 * UNREAD_LIMIT), None, abs)
+    pool.ingest(range(200 * UNREAD_LIMIT), None, abs)
     results = iter(pool)
     next(results)
     pool.shutdown()
-    assert len(list(results)) == 10 * UNREAD_LIMIT - 1
+    assert len(list(results)) == 200 * UNREAD_LIMIT - 1
 
 
 @pytest.mark.parametrize("name", ["stop", "shutdown, cancel"])
