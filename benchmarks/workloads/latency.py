@@ -13,12 +13,12 @@ from benchmarks.tasks import noop
 BARE = "bare socketpair"
 BESIDE = (
     "Beside the two trips through the kernel, which are all that the bare pair makes, lie pickling on both sides and "
-    "the scheduler's decisions, some four hundred calls of functions in Python, which run at a fraction of their speed "
+    "the scheduler's decisions, some two hundred calls of functions in Python, which run at a fraction of their speed "
     "after each sleep, when the core's caches have served others."
 )
 HOPS = (
     "Two wake-ups, of the worker and of the thread that waits, are left. The rest is pickling and the scheduler's "
-    "decisions, some four hundred calls of functions in Python, which run at a fraction of their speed after each "
+    "decisions, some two hundred calls of functions in Python, which run at a fraction of their speed after each "
     "sleep, when the core's caches have served others."
 )
 OTHERS = tuple(name for name in SUBMITTERS if name in PEERS)

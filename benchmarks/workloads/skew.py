@@ -50,6 +50,8 @@ NO_CORE = (
     "have one of them too."
 )
 
+CLOSE = "Of those that bundle nothing, the best are closer to each other than the rounds of each."
+
 WORKLOAD = Workload(
     name="skew",
     about=f"{SHORT:,} tasks of 0.1–10 ms and {LONG} of 100 ms, results as they come, {SLOTS} slots: share of the ideal "
@@ -59,6 +61,6 @@ WORKLOAD = Workload(
     run=run,
     marks=(
         *(Mark(f"{layout} %", least=97, why=NO_CORE) for layout in LAYOUTS),
-        *(Mark(f"{layout} %", over=PEERS, least=1) for layout in LAYOUTS),
+        *(Mark(f"{layout} %", over=PEERS, least=1, why=CLOSE) for layout in LAYOUTS),
     ),
 )
