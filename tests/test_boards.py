@@ -20,6 +20,8 @@ from tests.claimer import answer_to
 from tests.programs import environment
 
 ROUNDS = 1_500
+PATIENCE = 20
+"""Times as many before two that never race are given up."""
 ITEMS = 60
 NUMBERS = 2_000
 KILLS = 30
@@ -101,12 +103,22 @@ def revoke(board: Board, last: int, spare: int) -> Begun:
     return begun
 
 
+def rounds(count: int, raced: Callable[[], bool]) -> Iterator[int]:
+    """Numbers of so many rounds, and of more until the two have raced: on a machine under load they seldom do."""
+    for number in range(PATIENCE * count):
+        if number >= count and raced():
+            return
+        yield number
+    pytest.fail("they never raced")
+
+
 def test_inv05_each_lease_is_claimed_or_taken_back_and_never_both(claimer: MakeClaimer) -> None:
     """The program revokes all but one, at any moment, while the worker claims one after the other."""
     at = claimer()
     chance = random.Random(5)
     begun_of: set[int] = set()
-    for first in range(1, LEASES * ROUNDS // 5, LEASES):
+    for number in rounds(ROUNDS // 5, lambda: any(0 < each < LEASES for each in begun_of)):
+        first = 1 + number * LEASES
         at.ask(f"leases {first} {first + LEASES}")
         for _ in range(chance.randrange(30_000)):
             pass
@@ -115,7 +127,6 @@ def test_inv05_each_lease_is_claimed_or_taken_back_and_never_both(claimer: MakeC
         before = max(0, begun.lease - first + 1)
         assert at.heard() == before + (spare > begun.lease), f"{begun} of {first} on, {spare} spared"
         begun_of.add(before)
-    assert any(0 < each < LEASES for each in begun_of), "they raced"
 
 
 def test_inv05_what_is_sent_after_a_revocation_may_begin(claimer: MakeClaimer) -> None:
@@ -157,11 +168,10 @@ def test_inv05_each_item_is_claimed_or_taken_back_and_never_both(claimer: MakeCl
     at = claimer()
     chance = random.Random(5)
     limits: set[int] = set()
-    for lease in range(1, ROUNDS + 1):
-        race = raced(at, chance, f"race {lease} {ITEMS}", lease, 2_000)
-        assert at.board.kept(lease) == Kept(0, answers(0, race.after))
+    for lease in rounds(ROUNDS, lambda: any(1 < each < ITEMS for each in limits)):
+        race = raced(at, chance, f"race {lease + 1} {ITEMS}", lease + 1, 2_000)
+        assert at.board.kept(lease + 1) == Kept(0, answers(0, race.after))
         limits.add(race.after)
-    assert any(1 < each < ITEMS for each in limits), "they raced"
 
 
 def test_inv05_each_item_that_answers_with_a_number_is_begun_or_taken_back_and_never_both(claimer: MakeClaimer) -> None:
@@ -169,13 +179,12 @@ def test_inv05_each_item_that_answers_with_a_number_is_begun_or_taken_back_and_n
     at = claimer()
     chance = random.Random(5)
     limits: set[int] = set()
-    for lease in range(1, ROUNDS + 1):
-        before, kept, after = raced(at, chance, f"numbers {lease} {NUMBERS}", lease, 10_000)
-        for each in (kept, at.board.kept(lease)):
+    for lease in rounds(ROUNDS, lambda: any(1 < each < NUMBERS for each in limits)):
+        before, kept, after = raced(at, chance, f"numbers {lease + 1} {NUMBERS}", lease + 1, 10_000)
+        for each in (kept, at.board.kept(lease + 1)):
             assert each is None or list(each.answers) == list(range(each.first, each.first + len(each.answers)))
         assert kept is None or kept.first + len(kept.answers) in (before, before - 1)
         limits.add(after)
-    assert any(1 < each < NUMBERS for each in limits), "they raced"
 
 
 def test_inv10_who_is_killed_among_numbers_has_begun_the_item_behind_the_last_answer(claimer: MakeClaimer) -> None:

@@ -48,7 +48,7 @@ def test_inv17_an_idle_worker_sleeps_while_others_work(local_pool: MakePool) -> 
     before, working = switches(idle), switches(busy)
     for _ in range(100):
         pool.group("busy").submit(abs, -1).result()
-    assert switches(busy) >= working + 100
+    assert switches(busy) >= working + 50, "most tasks find it asleep"
     assert switches(idle) <= before + 1, "the one with which it went to sleep"
 
 
