@@ -196,7 +196,7 @@ class Feed:
         error: BaseException | None = None
         try:
             try:
-                while (room := self._await_room()) and self._draw(room):
+                while (room := self._room_or_end()) and self._draw(room):
                     pass
             finally:
                 self.submit_held()
@@ -210,6 +210,18 @@ class Feed:
             self._taker.over(error)
             self._supervisor.feed_ended(self)
             self._tell_joiners()
+
+    def _room_or_end(self) -> int:
+        """How many items may be drawn; 0 when none is to be any more. PoolClosed if there are some nevertheless."""
+        try:
+            return self._await_room()
+        except PoolClosed:
+            self._in_user_code = True
+            if any(True for _ in self._items):  # of an iterator, one is drawn in vain
+                raise
+            return 0
+        finally:
+            self._in_user_code = False
 
     def _draw(self, room: int) -> bool:
         """Draw a block, or what is missing of one, at most so many items; False at the end."""

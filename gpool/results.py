@@ -141,9 +141,10 @@ class MapResults(Iterator[Iterator[Any]]):
     def room(self) -> int:
         if self._buffersize is None or self.feed is None:
             return ANY_NUMBER
-        if not self._owner.is_open:
+        room = self._buffersize - (self.feed.drawn - self._results_read)
+        if room <= 0 and not self._owner.is_open:
             raise PoolClosed("the pool was shut down before all of the map's input had been drawn")
-        return self._buffersize - (self.feed.drawn - self._results_read)
+        return room
 
     def began(self, block: Block) -> None:
         self._blocks[block] = None

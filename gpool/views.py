@@ -85,8 +85,8 @@ class GroupView(Executor):
             iterables: drawn as slots free up.
             timeout: seconds from now after which ``next`` raises TimeoutError.
             chunksize: a hint; how items travel is the pool's business.
-            buffersize: how many items may be drawn ahead of the reader; None: all run, read or not. With a number,
-                what has not been drawn when the pool is shut down is not: reading on then ends in PoolClosed.
+            buffersize: how many items may be drawn ahead of the reader; None: all run, read or not. With a number, a
+                pool that is shut down draws no further than that, and reading on ends in PoolClosed.
 
         Raises:
             As ``submit``; what an iterable raises comes where its next result would.

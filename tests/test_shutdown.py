@@ -329,10 +329,20 @@ def test_shutdown_does_not_wait_for_a_reader(local_pool: MakePool) -> None:
     results = pool.map(abs, itertools.count(), buffersize=5)
     assert next(results) == 0
     pool.shutdown()
-    read = [0]
+    assert [next(results) for _ in range(5)] == list(range(1, 6))
     with pytest.raises(PoolClosed):
-        read.extend(results)
+        next(results)
     assert not list(results)
+
+
+def test_shutdown_lets_a_feed_draw_what_its_reader_has_room_for(local_pool: MakePool) -> None:
+    for items in (range(3), [0, 1, 2], iter([0, 1, 2])):
+        for _ in range(5):
+            pool = local_pool(1)
+            results = pool.map(abs, items, buffersize=3)
+            pool.shutdown()
+            assert list(results) == [0, 1, 2]
+            items = iter([0, 1, 2]) if isinstance(items, Iterator) else items  # noqa: PLW2901
 
 
 def test_shutdown_does_not_wait_for_a_reader_of_the_pool(local_pool: MakePool) -> None:
