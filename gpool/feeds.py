@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import islice, repeat
+from operator import length_hint
 from time import monotonic, sleep
 from typing import Any, Protocol
 
@@ -404,6 +405,8 @@ class Feed:
             if (room := self._free_room()) > 0:
                 return room
             self.submit_held()
+            if not self._supervisor.is_open and self._is_at_end:
+                return 0  # nobody need read anything for that to be seen
             self._room.clear()
             if self._taker.room() > 0:
                 self._supervisor.pausing.add(self)  # first, so that each change is seen by one of them
@@ -411,6 +414,11 @@ class Feed:
                 self._room.wait()
             self._supervisor.pausing.discard(self)
         return 0
+
+    @property
+    def _is_at_end(self) -> bool:
+        """True when nothing is left to draw, as far as that is known without drawing."""
+        return type(self._items) in _COUNTED and length_hint(self._items) == 0
 
     def _free_room(self) -> int:
         room, most = self._depth - self.unfinished, self._taker.room()
@@ -437,4 +445,6 @@ def is_at_hand(iterable: object) -> bool:
 
 
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+_COUNTED = frozenset((range, type(iter([])), type(iter(()))))
+"""Types that say how many items are left."""
 _AT_HAND = frozenset((list, tuple, range, str, bytes, bytearray, set, frozenset, dict, *_VIEWS, deque, repeat))

@@ -28,9 +28,8 @@ _OPENED = frozenset((tuple, Outcome))
 class Owner(Protocol):
     """Whose results they are: what readers need of the supervisor."""
 
-    @property
-    def is_open(self) -> bool:
-        """False when no more tasks are taken."""
+    def awaits_end(self, thread: int) -> bool:
+        """True while a thread, by its identifier, waits for the pool to end: it reads nothing meanwhile."""
 
     def check_process(self) -> None:
         """PoolClosed in a process that has only a copy of all this."""
@@ -73,6 +72,7 @@ class MapResults(Iterator[Iterator[Any]]):
         self._error: BaseException | None = None
         self._turning = threading.RLock()  # from one chunk to the next
         self._is_turning = False
+        self._reader = 0  # the thread that read last; 0 for none
         self._more = threading.Condition()
         self._results_read = 0  # where their number is limited
         self._taken = 0  # items of the chunks begun
@@ -96,6 +96,7 @@ class MapResults(Iterator[Iterator[Any]]):
             return _raising(error)  # who reads would take what is raised here for the end
 
     def _turn(self) -> Iterator[Any]:
+        self._reader = threading.get_ident()
         if length_hint(self._values) > 0:
             return self._values  # another thread reads too, and was quicker; or what a handler raised came between
         self._entries = []
@@ -142,7 +143,7 @@ class MapResults(Iterator[Iterator[Any]]):
         if self._buffersize is None or self.feed is None:
             return ANY_NUMBER
         room = self._buffersize - (self.feed.drawn - self._results_read)
-        if room <= 0 and not self._owner.is_open:
+        if room <= 0 and self._owner.awaits_end(self._reader):
             raise PoolClosed("the pool was shut down before all of the map's input had been drawn")
         return room
 

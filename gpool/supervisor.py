@@ -137,6 +137,7 @@ class Supervisor:
         self._in_hand = False  # it has reports, and may let go of the turn before it has handled all: none may overtake
         self._sleeps_until = float("-inf")  # the supervisor's thread, at the latest; written with the turn
         self.changed = threading.Condition()  # notified when something that ``join`` waits for may have come true
+        self._awaiting_end: set[int] = set()  # threads
         self.closed = threading.Event()
         self._released = threading.Event()  # the backend has let go of everything
         self.notifier = Courier(f"{name}-notifier", self._turn.later)
@@ -453,8 +454,13 @@ class Supervisor:
         """
         if self._thread is threading.current_thread() or not self._thread.is_alive():
             return self.closed.is_set()
-        if not wait(self._released.wait, timeout):
-            return False
+        self._awaiting_end.add(threading.get_ident())
+        try:
+            self.nudge_feeds()  # what this thread was to read holds them up no more
+            if not wait(self._released.wait, timeout):
+                return False
+        finally:
+            self._awaiting_end.discard(threading.get_ident())
         for feed in list(self._all_feeds):
             feed.wait_gone()
         if drop:
@@ -465,6 +471,10 @@ class Supervisor:
                 courier.wait_ended(patient=not drop)
         self._thread.join(timeout)
         return True
+
+    def awaits_end(self, thread: int) -> bool:
+        """True while a thread waits for the pool to end."""
+        return thread in self._awaiting_end
 
     def await_(self, holds: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until something holds of which ``notify`` tells; False if ``timeout`` seconds were not enough."""

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, wait
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -333,6 +333,18 @@ def test_shutdown_does_not_wait_for_a_reader(local_pool: MakePool) -> None:
     with pytest.raises(PoolClosed):
         next(results)
     assert not list(results)
+
+
+def test_shutdown_waits_for_readers_that_read_on(local_pool: MakePool) -> None:
+    """Another thread, or another feed of the pool's."""
+    pool = local_pool(2, callback=id)
+    fed = pool.ingest(pool.map(abs, range(300), buffersize=5), None, abs)
+    results = pool.map(abs, range(300), buffersize=5)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(list, results)
+        pool.shutdown()
+        assert read.result(60) == list(range(300))
+    assert fed.drawn == 300
 
 
 def test_shutdown_lets_a_feed_draw_what_its_reader_has_room_for(local_pool: MakePool) -> None:
