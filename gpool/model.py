@@ -193,14 +193,13 @@ class Group(NamedTuple):
 
     def check(self) -> None:
         """TypeError or ValueError if a setting is not what it should be."""
-        check_slots(self.slots)
+        check_count("slots", self.slots, least=0, optional=False)
         if self.initializer is not None and not callable(self.initializer):
             raise TypeError(f"initializer must be callable, not {self.initializer!r}")
         if not isinstance(self.initargs, (tuple, list)):
             raise TypeError(f"initargs must be a tuple, not {self.initargs!r}")
         _check_env(self.env)
-        if self.nice is not None and (isinstance(self.nice, bool) or not isinstance(self.nice, int)):
-            raise TypeError(f"nice must be a whole number or None, not {self.nice!r}")
+        check_count("nice", self.nice)
         for name in ("memory_limit", "recycle_memory", "max_tasks_per_child", "max_start_failures", "max_crashes"):
             check_count(name, getattr(self, name), least=1)
         check_seconds("start_timeout", self.start_timeout)
@@ -227,15 +226,6 @@ def _check_env(env: object) -> None:
             raise ValueError(f"no environment can hold the variable {name!r} with the value {value!r}")
 
 
-def check_slots(slots: object, name: str = "slots") -> int:
-    """Return ``slots`` if it is a whole number from 0 up; TypeError or ValueError otherwise."""
-    if isinstance(slots, bool) or not isinstance(slots, int):
-        raise TypeError(f"{name} must be a whole number, not {slots!r}")
-    if slots < 0:
-        raise ValueError(f"{name} must be 0 or more, not {slots}")
-    return slots
-
-
 def check_seconds(name: str, value: object) -> None:
     """Refuse what is neither None nor a number above 0."""
     if value is None:
@@ -246,13 +236,13 @@ def check_seconds(name: str, value: object) -> None:
         raise ValueError(f"{name} must be above 0 seconds, not {value!r}")
 
 
-def check_count(name: str, value: object, *, least: int, optional: bool = True) -> None:
-    """Refuse what is neither a whole number of at least ``least`` nor, if it is optional, None."""
+def check_count(name: str, value: object, *, least: int | None = None, optional: bool = True) -> None:
+    """Refuse what is neither a whole number, of at least ``least`` if that is given, nor, if it is optional, None."""
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number{' or None' if optional else ''}, not {value!r}")
-    if value < least:
+    if least is not None and value < least:
         raise ValueError(f"{name} must be {least} or more, not {value}")
 
 

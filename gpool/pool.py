@@ -21,7 +21,7 @@ from gpool.feeds import Feed, is_at_hand
 from gpool.futures import Future
 from gpool.interrupts import Signal, instant_in, seconds_until
 from gpool.interrupts import wait as wait_until
-from gpool.model import NO_OPTIONS, Group, WorkerState, check_slots
+from gpool.model import NO_OPTIONS, Group, WorkerState, check_count
 from gpool.results import Kept
 from gpool.settings import Kinds, groups_of
 from gpool.supervisor import Listener, Supervisor
@@ -270,7 +270,7 @@ class GroupedPool(Executor):
             TimeoutError: ``wait`` took longer than ``timeout``.
             PoolClosed: the pool has ended.
         """
-        check_slots(slots)
+        check_count("slots", slots, least=0, optional=False)
         until = instant_in(timeout)
         if use_general_slots and tag is None:
             raise ValueError("slots cannot move between the general group and itself")

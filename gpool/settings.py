@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Mapping, Sequence
 
-from gpool.model import Group, check_slots
+from gpool.model import Group, check_count
 from gpool.workers.backend import Settings
 
 _INHERITED = (
@@ -56,7 +56,7 @@ def groups_of(limit: int | None, tags: Mapping[Hashable, int | Group] | None, de
 
 def _left_of(limit: int, groups: Mapping[Hashable, Group], general: Group | None) -> int:
     """The general slots that a limit leaves."""
-    check_slots(limit, "limit")
+    check_count("limit", limit, least=0, optional=False)
     reserved = sum(group.slots for group in groups.values())
     needed = reserved + (general.slots if general else 0)
     if limit < needed:

@@ -85,8 +85,8 @@ class GroupView(Executor):
             iterables: drawn as slots free up.
             timeout: seconds from now after which ``next`` raises TimeoutError.
             chunksize: a hint; how items travel is the pool's business.
-            buffersize: how many items may be drawn ahead of the reader; None: all run, read or not. With a number, a
-                pool that is shut down draws no further than that, and reading on ends in PoolClosed.
+            buffersize: how many items may be drawn ahead of the reader; None: all run, read or not. With a number, and
+                when its reader waits for the pool to end, nothing further is drawn, and reading on ends in PoolClosed.
 
         Raises:
             As ``submit``; what an iterable raises comes where its next result would.
@@ -164,8 +164,7 @@ def changed(options: Options, changes: Changes) -> Options:
     timeout, retries, retry_on, priority, name = merged.values()
     check_seconds("timeout", timeout)
     check_count("retries", retries, least=0, optional=False)
-    if isinstance(priority, bool) or not isinstance(priority, int):
-        raise TypeError(f"priority must be a whole number, not {priority!r}")
+    check_count("priority", priority, optional=False)
     types = retry_on if isinstance(retry_on, tuple) else (retry_on,)
     if not all(isinstance(each, type) and issubclass(each, BaseException) for each in types):
         raise TypeError(f"retry_on takes exception types, not {retry_on!r}")
